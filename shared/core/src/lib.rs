@@ -1,1 +1,12 @@
-//! To be written.
+//! The pure core of Lifeboat: types, error names and every decision.
+//!
+//! Nothing in here does I/O, reads a clock, an environment variable or a random source: time and observations
+//! are arguments, and a decision is a value that the shell (`dr-aws`, `dr-postgres`, the functions) carries out.
+
+pub mod error;
+pub mod ids;
+pub mod input;
+pub mod proof;
+pub mod request;
+
+pub use error::{DrError, ErrorClass, ErrorName, Leftovers, Result};

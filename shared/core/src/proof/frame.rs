@@ -1,0 +1,275 @@
+//! What is recorded of the source: before the snapshot (the frame) and after it (the observation).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+
+/// The names of a table in its server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TableName {
+    /// The database (of `pg_database`, or the schema in MySQL's words).
+    pub database: String,
+    /// The schema.
+    pub schema: String,
+    /// The table itself.
+    pub table: String,
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.database, self.schema, self.table)
+    }
+}
+
+/// How a table survives a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Persistence {
+    /// Written ahead to the log: a snapshot keeps it.
+    Permanent,
+    /// Not logged: empty after a restore, by design.
+    Unlogged,
+}
+
+/// What was known of one table when the plan was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TableFacts {
+    /// Its names.
+    pub name: TableName,
+    /// Its object id: survives a rename, and a physical restore keeps it.
+    pub oid: u32,
+    /// Its file number: changes when the table is rewritten or truncated.
+    pub filenode: u32,
+    /// Whether a restore keeps its rows.
+    pub persistence: Persistence,
+    /// Size of the heap in blocks of 8 KiB.
+    pub blocks: u32,
+    /// Size of heap, TOAST and maps in bytes, without indexes.
+    pub bytes: u64,
+    /// Columns of the primary key, in order; empty where there is none.
+    pub primary_key: Vec<String>,
+    /// SHA-256 over the table's own columns (names, types, NOT NULL, collation), to notice DDL.
+    pub structure: String,
+}
+
+/// A range of blocks of one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Slice {
+    /// Index into the plan's tables.
+    pub table: usize,
+    /// First block.
+    pub first_block: u32,
+    /// First block that is no longer in it; `None` for the last slice of a table, which is open-ended.
+    pub end_block: Option<u32>,
+}
+
+/// The smallest piece of work that is stored by itself: about 64 MB of one database, one slice of a large table
+/// or many small tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Unit {
+    /// Its number within the plan.
+    pub id: u32,
+    /// The database to connect to.
+    pub database: String,
+    /// What to digest, in order.
+    pub slices: Vec<Slice>,
+}
+
+/// The server that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServerFacts {
+    /// `server_version_num`, such as 170011.
+    pub version: u32,
+    /// `pg_control_system().system_identifier` as text: a physical restore keeps it.
+    pub system_identifier: Option<String>,
+    /// Whether pages carry checksums.
+    pub data_checksums: bool,
+    /// Whether it is a standby.
+    pub in_recovery: bool,
+    /// Its clock.
+    pub clock: Timestamp,
+}
+
+/// The row that is written to the source right before the snapshot, to learn how far a restore reaches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Heartbeat {
+    /// The database that holds `lifeboat.heartbeat`.
+    pub database: String,
+    /// The operation that wrote it.
+    pub operation_id: String,
+    /// A counter that grows with each beat of this operation.
+    pub beat: i64,
+    /// When it was written, by the server's clock.
+    pub written_at: Timestamp,
+}
+
+/// SHA-256 of the catalogue's text, per class (tables, columns, constraints …).
+pub type SchemaFingerprint = BTreeMap<String, String>;
+
+/// A sequence and what it feeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SequenceFacts {
+    /// Its names.
+    pub name: TableName,
+    /// Its last value; `None` when it was never used.
+    pub last_value: Option<i64>,
+    /// Its step: negative ones count down.
+    pub increment: i64,
+    /// The column that it feeds (identity, serial or `DEFAULT nextval`), as `schema.table.column`.
+    pub feeds: Option<String>,
+    /// The farthest value in that column in the direction of counting; `None` for an empty or unreadable column.
+    pub farthest_fed: Option<i64>,
+}
+
+/// Counters of one table since the statistics were reset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TableActivity {
+    /// The table.
+    pub name: TableName,
+    /// Its object id.
+    pub oid: u32,
+    /// Its file number at that moment.
+    pub filenode: u32,
+    /// SHA-256 over its columns at that moment.
+    pub structure: String,
+    /// Rows inserted (`n_tup_ins`).
+    pub inserted: u64,
+    /// Rows updated (`n_tup_upd`).
+    pub updated: u64,
+    /// Rows deleted (`n_tup_del`).
+    pub deleted: u64,
+}
+
+/// The counters of all tables of one database at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DatabaseActivity {
+    /// The database.
+    pub database: String,
+    /// When its statistics were reset last, as text: a change between two looks makes differences meaningless.
+    pub stats_reset: Option<String>,
+    /// When it was looked at, by the server's clock.
+    pub taken_at: Timestamp,
+    /// One entry a table.
+    pub tables: Vec<TableActivity>,
+}
+
+/// What is written down first: everything but the digests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FramePlan {
+    /// Version of this format.
+    pub format: u32,
+    /// The operation.
+    pub operation_id: String,
+    /// The DB instance that was framed (the writer, or the named replica).
+    pub instance: String,
+    /// The server behind it.
+    pub server: ServerFacts,
+    /// Each database's schema fingerprint.
+    pub schema: BTreeMap<String, SchemaFingerprint>,
+    /// The sequences.
+    pub sequences: Vec<SequenceFacts>,
+    /// The counters before any digest was taken.
+    pub activity: Vec<DatabaseActivity>,
+    /// The tables; slices refer to them by index.
+    pub tables: Vec<TableFacts>,
+    /// The work.
+    pub units: Vec<Unit>,
+    /// Large objects in each database that has any: they are counted, not digested (`pg_largeobject` is readable
+    /// by superusers only).
+    pub large_objects: BTreeMap<String, u64>,
+}
+
+/// Which rows a digest speaks of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Visibility {
+    /// `pg_current_snapshot()` as text, `xmin:xmax:xip_list`, 64-bit transaction ids.
+    pub snapshot: String,
+    /// Only rows of transactions below the snapshot's `xmin`: needed where it was taken on a standby, whose
+    /// snapshots do not list the transactions in progress.
+    pub below_xmin_only: bool,
+}
+
+/// What came of one slice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SliceOutcome {
+    /// It was read.
+    Digested(Digest),
+    /// The server could not read it. No row content is in the message.
+    Unreadable {
+        /// SQLSTATE, such as `XX001`.
+        sqlstate: String,
+        /// The server's message.
+        message: String,
+    },
+    /// The table was dropped between planning and reading.
+    Gone,
+}
+
+/// A slice and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SliceResult {
+    /// The slice.
+    pub slice: Slice,
+    /// What came of it.
+    pub outcome: SliceOutcome,
+}
+
+/// A finished unit, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UnitResult {
+    /// The unit's number.
+    pub unit: u32,
+    /// The rows that its digests speak of. A frame that takes several invocations has several snapshots.
+    pub visibility: Visibility,
+    /// One result a slice, in order.
+    pub slices: Vec<SliceResult>,
+    /// When it was finished.
+    pub finished_at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// The frame as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// What was planned.
+    pub plan: FramePlan,
+    /// The heartbeat, written after the last digest, right before the snapshot.
+    pub heartbeat: Heartbeat,
+    /// One result for each unit of the plan.
+    pub units: Vec<UnitResult>,
+}
+
+/// The source after the snapshot was taken: bounds for what may have changed in between.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Observation {
+    /// Version of this format.
+    pub format: u32,
+    /// The operation.
+    pub operation_id: String,
+    /// The counters, read late enough that what was committed before the snapshot is in them.
+    pub activity: Vec<DatabaseActivity>,
+    /// Each database's schema fingerprint.
+    pub schema: BTreeMap<String, SchemaFingerprint>,
+    /// The sequences.
+    pub sequences: Vec<SequenceFacts>,
+}

@@ -1,0 +1,11 @@
+//! Proving a backup: what is recorded of a source (a *frame*), what is found on a restore (an *examination*),
+//! and what follows (a *judgement*). See `docs/adr/0003-how-a-proof-works.md`.
+//!
+//! The types are stored as JSON in the metadata bucket, so every one carries what a reader months later needs.
+//! Nothing in here asks a database: `dr-postgres` does.
+
+pub mod digest;
+pub mod examination;
+pub mod frame;
+
+pub use digest::Digest;
