@@ -164,6 +164,11 @@ pub struct DatabaseActivity {
     pub taken_at: Timestamp,
     /// One entry a table.
     pub tables: Vec<TableActivity>,
+    /// Rows changed (inserted, updated and deleted together) in each system catalogue, by its name such as
+    /// `pg_attribute` (`pg_stat_sys_tables`): a growing one shows DDL that both looks at the schema missed, such
+    /// as a table that was created and dropped again in between. Empty when it was not looked at.
+    #[serde(default)]
+    pub catalogue_changes: BTreeMap<String, u64>,
 }
 
 /// What is written down first: everything but the digests.
@@ -229,6 +234,10 @@ pub struct SliceResult {
     pub slice: Slice,
     /// What came of it.
     pub outcome: SliceOutcome,
+    /// Rows in it that the reader saw and that are outside the unit's visibility (newer than what the digest
+    /// speaks of); `None` when they were not counted.
+    #[serde(default)]
+    pub newer_rows: Option<u64>,
 }
 
 /// A finished unit, as stored.
