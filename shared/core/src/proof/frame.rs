@@ -277,6 +277,10 @@ pub struct Observation {
     pub operation_id: String,
     /// The counters, read late enough that what was committed before the snapshot is in them.
     pub activity: Vec<DatabaseActivity>,
+    /// Whether changes committed before the snapshot may be missing in the counters all the same: sessions hand
+    /// in their counts between transactions only, so one that is in a long transaction may hold some back.
+    #[serde(default)]
+    pub pending_counters: bool,
     /// Each database's schema fingerprint.
     pub schema: BTreeMap<String, SchemaFingerprint>,
     /// The sequences.
