@@ -3,9 +3,16 @@
 //! Nothing in here does I/O, reads a clock, an environment variable or a random source: time and observations
 //! are arguments, and a decision is a value that the shell (`dr-aws`, `dr-postgres`, the functions) carries out.
 
+pub mod changes;
+pub mod config;
+pub mod control;
 pub mod error;
+pub mod failure;
 pub mod ids;
 pub mod input;
+pub mod observed;
+pub mod operation;
+pub mod plan;
 pub mod proof;
 pub mod request;
 
