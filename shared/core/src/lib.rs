@@ -6,6 +6,7 @@
 pub mod changes;
 pub mod config;
 pub mod control;
+pub mod config;
 pub mod error;
 pub mod failure;
 pub mod ids;
@@ -13,6 +14,7 @@ pub mod input;
 pub mod observed;
 pub mod operation;
 pub mod plan;
+pub mod observed;
 pub mod proof;
 pub mod request;
 
