@@ -75,6 +75,9 @@ pub struct CheckSubject {
     pub table: String,
     /// Its size in bytes.
     pub bytes: u64,
+    /// The blocks to look at, first and first beyond (`None`: to the end); the whole of it when absent.
+    #[serde(default)]
+    pub blocks: Option<(u32, Option<u32>)>,
 }
 
 /// What came of one subject of a check.

@@ -56,6 +56,21 @@ pub struct TableFacts {
     pub primary_key: Vec<String>,
     /// SHA-256 over the table's own columns (names, types, NOT NULL, collation), to notice DDL.
     pub structure: String,
+    /// The columns that a digest of it speaks of, in order. A restore digests the frame's columns, so that a column
+    /// added since does not make every row look different.
+    #[serde(default)]
+    pub columns: Vec<ColumnFacts>,
+}
+
+/// A column of a table, as far as a digest depends on it. Columns that are not stored (generated on reading) are
+/// left out everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ColumnFacts {
+    /// Its number in the table (`attnum`): survives a rename, and a physical restore keeps it.
+    pub number: i16,
+    /// The object id of its type.
+    pub type_oid: u32,
 }
 
 /// A range of blocks of one table.

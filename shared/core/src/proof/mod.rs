@@ -4,8 +4,10 @@
 //! The types are stored as JSON in the metadata bucket, so every one carries what a reader months later needs.
 //! Nothing in here asks a database: `dr-postgres` does.
 
+pub mod cut;
 pub mod digest;
 pub mod examination;
 pub mod frame;
+pub mod visibility;
 
 pub use digest::Digest;
