@@ -22,7 +22,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PINS = HERE / "requirements"
 VENV = ROOT / ".venv"
-SAM_VENV = ROOT / ".cache" / "sam"
 CACHE = Path(os.environ.get("LIFEBOAT_CACHE") or Path.home() / ".cache" / "lifeboat")
 POSTGRESQL = CACHE / "postgresql"
 NEXTEST = "0.9.143"
@@ -96,12 +95,18 @@ def system(target: str) -> None:
     debian_packages(missing, "Debian packages are missing")
 
 
-def venv(directory: Path, pins: Path, name: str) -> bool:
-    """A virtual environment with exactly the pinned packages. True if it had to be made."""
-    stamp_file, stamp = directory / "pins.stamp", stamp_of(pins.read_bytes(), sys.version, str(directory))
-    if is_done(stamp_file, stamp):
-        return False
-    say(f"{name}: {pins.relative_to(ROOT)} into {directory.relative_to(ROOT)}")
+def environment(pins: Path, name: str) -> Path:
+    """A virtual environment with exactly the pinned packages, shared by every checkout with the same pins.
+
+    Its path is in the fingerprint of everything that cargo-lambda compiles (zig is the linker), so an environment
+    inside the checkout would make a fresh clone compile the SDK again in spite of a warm target directory.
+    """
+    pins_hash = stamp_of(pins.read_bytes(), sys.version)
+    directory = CACHE / "tools" / f"{pins.stem}-{pins_hash[:12]}"
+    stamp_file = directory / "pins.stamp"
+    if is_done(stamp_file, pins_hash):
+        return directory
+    say(f"{name}: {pins.relative_to(ROOT)} into {directory}")
     shutil.rmtree(directory, ignore_errors=True)
     directory.parent.mkdir(parents=True, exist_ok=True)
     run(sys.executable, "-m", "venv", directory)
@@ -109,18 +114,26 @@ def venv(directory: Path, pins: Path, name: str) -> bool:
     run(directory / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes",
         "--no-deps", "--only-binary=:all:", "-r", pins)
     run(directory / "bin" / "pip", "check", "--disable-pip-version-check")
-    stamp_file.write_text(stamp + "\n")
-    return True
+    stamp_file.write_text(pins_hash + "\n")
+    return directory
+
+
+def link(name: Path, target: Path) -> None:
+    """Makes `name` a symbolic link to `target`, whatever it was before."""
+    if name.is_symlink() and Path(os.readlink(name)) == target:
+        return
+    if name.is_dir() and not name.is_symlink():
+        shutil.rmtree(name)
+    name.unlink(missing_ok=True)
+    name.symlink_to(target)
 
 
 def python_tools() -> None:
     """`.venv`, with `sam` linked in from its own environment, so that one directory on PATH has every tool."""
-    made = venv(VENV, PINS / "tools.txt", "Python tools")
-    made |= venv(SAM_VENV, PINS / "sam.txt", "AWS SAM CLI")
-    link = VENV / "bin" / "sam"
-    if made or not link.exists():
-        link.unlink(missing_ok=True)
-        link.symlink_to(SAM_VENV / "bin" / "sam")
+    tools = environment(PINS / "tools.txt", "Python tools")
+    sam = environment(PINS / "sam.txt", "AWS SAM CLI")
+    link(tools / "bin" / "sam", sam / "bin" / "sam")
+    link(VENV, tools)
 
 
 def postgresql() -> None:
