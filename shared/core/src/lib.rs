@@ -6,7 +6,6 @@
 pub mod changes;
 pub mod config;
 pub mod control;
-pub mod config;
 pub mod error;
 pub mod failure;
 pub mod ids;
@@ -14,7 +13,6 @@ pub mod input;
 pub mod observed;
 pub mod operation;
 pub mod plan;
-pub mod observed;
 pub mod proof;
 pub mod request;
 
