@@ -8,6 +8,8 @@ pub mod cut;
 pub mod digest;
 pub mod examination;
 pub mod frame;
+pub mod judge;
+pub mod judgement;
 pub mod visibility;
 
 pub use digest::Digest;

@@ -1,0 +1,311 @@
+//! Judges a restore, purely: frame, observation and examination in, a [`Report`] out.
+//!
+//! It fails closed. Evidence with holes is refused ([`ErrorName::MetadataDamaged`]), and a difference counts
+//! against the backup unless something recorded on the source explains it.
+//!
+//! What it cannot see: rows written after the frame (they are counted, and bounded by the source's counters); a
+//! row that was damaged on the restore and also changed on the source before it could be asked; damage that forges
+//! two 64-bit sums.
+//!
+//! [`ErrorName::MetadataDamaged`]: crate::error::ErrorName::MetadataDamaged
+
+mod evidence;
+pub mod quick;
+mod table;
+#[cfg(test)]
+mod tests;
+mod whole;
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+use self::evidence::Evidence;
+use self::whole::finding;
+use super::examination::Examination;
+use super::frame::{Frame, Observation};
+use super::judgement::{
+    Amount, Coverage, Finding, FindingKind, Judgement, Level, Reason, Report, RestoreFacts, Severity,
+    TableJudgement, TableVerdict, Verdict,
+};
+use crate::error::Result;
+use crate::ids::hex;
+
+/// Findings that travel in a payload.
+const MAX_FINDINGS: usize = 20;
+/// Block ranges that travel with a finding.
+const MAX_FINDING_RANGES: usize = 10;
+
+/// What is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The proof's operation.
+    pub operation_id: &'a str,
+    /// The snapshot.
+    pub snapshot_id: &'a str,
+    /// The database that it is of, where known.
+    pub database: Option<&'a str>,
+    /// The source before the snapshot; `None`: only the structure is judged.
+    pub frame: Option<&'a Frame>,
+    /// The source after the snapshot.
+    pub observation: Option<&'a Observation>,
+    /// The restore.
+    pub examination: &'a Examination,
+    /// The moment of the snapshot, as RDS tells it (`OriginalSnapshotCreateTime`, which a copy keeps).
+    pub snapshot_taken_at: Option<Timestamp>,
+    /// The greatest RPO that is good enough.
+    pub max_rpo_seconds: Option<u32>,
+    /// What is known of the restore itself.
+    pub restore: &'a RestoreFacts,
+    /// Now.
+    pub now: Timestamp,
+    /// Where the report will be stored.
+    pub report_key: &'a str,
+}
+
+/// Judges.
+///
+/// # Errors
+/// [`ErrorName::MetadataDamaged`](crate::error::ErrorName::MetadataDamaged) where something that was planned has no
+/// result, or records contradict each other.
+pub fn judge(input: &Input<'_>) -> Result<Report> {
+    let evidence = Evidence::gather(input.frame, input.observation, input.examination)?;
+    let mut tables: Vec<(TableJudgement, bool)> = evidence
+        .tables
+        .iter()
+        .map(|table| (table::judge(table, input.frame.is_some()), table.restored.primary_key.is_empty()))
+        .collect();
+    tables.extend(
+        evidence
+            .absent
+            .iter()
+            .map(|absent| (table::judge_absent(absent), absent.planned.primary_key.is_empty())),
+    );
+    let mut findings = whole::findings(input);
+    for (table, keyless) in &tables {
+        findings.extend(table_finding(table));
+        if *keyless && table.different_rows.is_some() {
+            findings.push(finding(
+                Severity::Info,
+                FindingKind::NoPrimaryKey,
+                table.name.to_string(),
+                "The table has no primary key: rows are named by block and line.",
+            ));
+        }
+    }
+    findings.sort_by(|a, b| (a.severity, a.kind, &a.subject).cmp(&(b.severity, b.kind, &b.subject)));
+    let mut tables: Vec<TableJudgement> = tables.into_iter().map(|(table, _)| table).collect();
+    tables.sort_by(|a, b| (b.verdict, &a.name).cmp(&(a.verdict, &b.name)));
+
+    let coverage = coverage(&tables);
+    let level = if input.frame.is_some() { Level::Content } else { Level::Structure };
+    let judgement = summarise(input, level, &findings, &tables, coverage);
+    Ok(Report {
+        format: Report::FORMAT,
+        judgement,
+        findings,
+        tables,
+        checks: input.examination.checks.clone(),
+        source: input.frame.map(|frame| frame.plan.server.clone()),
+        restored: Some(input.examination.plan.server.clone()),
+        heartbeat_written: input.frame.map(|frame| frame.heartbeat.clone()),
+        heartbeat_found: input.examination.catalogue.heartbeat.clone(),
+        snapshot_taken_at: input.snapshot_taken_at,
+        schema: input.examination.catalogue.schema.clone(),
+        restore: input.restore.clone(),
+    })
+}
+
+fn summarise(
+    input: &Input<'_>,
+    level: Level,
+    findings: &[Finding],
+    tables: &[TableJudgement],
+    coverage: Coverage,
+) -> Judgement {
+    let of = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;
+    let errors = of(Severity::Error);
+    let verdict = if errors == 0 { Verdict::Proven } else { Verdict::Unproven };
+    Judgement {
+        operation_id: input.operation_id.to_owned(),
+        snapshot_id: input.snapshot_id.to_owned(),
+        database: input.database.map(str::to_owned),
+        verdict,
+        level,
+        headline: headline(input.snapshot_id, verdict, level, tables, &coverage, findings),
+        findings: findings.iter().take(MAX_FINDINGS).cloned().collect(),
+        finding_count: findings.len() as u64,
+        error_count: errors,
+        warning_count: of(Severity::Warning),
+        row_count: coverage.total.rows,
+        coverage,
+        checks: whole::count(input.examination),
+        rpo_seconds: whole::measured_rpo(input),
+        schema_fingerprint: Some(fingerprint(input.examination)),
+        time_to_available_seconds: input.restore.time_to_available_seconds,
+        judged_at: input.now,
+        report_key: input.report_key.to_owned(),
+    }
+}
+
+fn headline(
+    snapshot: &str,
+    verdict: Verdict,
+    level: Level,
+    tables: &[TableJudgement],
+    coverage: &Coverage,
+    findings: &[Finding],
+) -> String {
+    match (verdict, findings.first()) {
+        (Verdict::Unproven, Some(first)) => {
+            let bad = tables.iter().filter(|table| table.verdict >= TableVerdict::Different).count();
+            format!("{snapshot} is not proven ({bad} tables bad): {}: {}", first.subject, first.message)
+        }
+        _ if level == Level::Content => format!(
+            "{snapshot} is proven: {} tables, {} of {} rows byte for byte ({:.2} % of the bytes)",
+            coverage.total.tables, coverage.proven_rows, coverage.total.rows, coverage.proven_bytes_percent
+        ),
+        _ => format!(
+            "{snapshot} is readable and sound in structure: {} tables, {} rows; there is no frame to compare it with",
+            coverage.total.tables, coverage.total.rows
+        ),
+    }
+}
+
+/// One SHA-256 over all classes of all databases of the restore.
+fn fingerprint(examination: &Examination) -> String {
+    let mut hash = Sha256::new();
+    for (database, classes) in &examination.catalogue.schema {
+        for (class, value) in classes {
+            for part in [database, class, value] {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part.as_bytes());
+            }
+        }
+    }
+    hex(&hash.finalize())
+}
+
+fn table_finding(table: &TableJudgement) -> Option<Finding> {
+    let (severity, kind) = match table.verdict {
+        TableVerdict::Exact | TableVerdict::Explained => return None,
+        // Unlogged tables have their own finding, and without a frame every table is only plausible.
+        TableVerdict::Plausible => match table.reason {
+            Reason::NoFrame | Reason::CreatedSince | Reason::Unlogged => return None,
+            _ => (Severity::Warning, FindingKind::TablePlausible),
+        },
+        TableVerdict::Different => (Severity::Error, FindingKind::TableDifferent),
+        TableVerdict::Unreadable => (Severity::Error, FindingKind::TableUnreadable),
+    };
+    let framed = table.framed_rows.unwrap_or(0);
+    let changed = table.changed_on_source.map_or_else(|| "an unknown number".to_owned(), |n| n.to_string());
+    let mut message = match table.reason {
+        Reason::Rewritten => {
+            "It was rewritten or truncated on the source, so its rows cannot be compared.".to_owned()
+        }
+        Reason::Redefined => {
+            "Its columns or types were changed on the source, so its rows cannot be compared.".to_owned()
+        }
+        Reason::CountersUnusable => format!(
+            "{} rows of the frame are gone; the source could not be asked about them, and its counters cannot tell.",
+            table.residue
+        ),
+        Reason::ContentDiffers => format!(
+            "Rows are not what they were: {framed} rows in the frame, {} here, with other content.",
+            table.rows
+        ),
+        Reason::MoreRows => format!(
+            "There are rows that the source did not have: {framed} in the frame, {} here.",
+            table.rows
+        ),
+        Reason::RowsMissing => format!(
+            "{} of {framed} rows of the frame are gone, and the source updated or deleted {changed} rows.",
+            table.residue
+        ),
+        Reason::OutOfBounds => format!(
+            "It has {} rows, which the {framed} rows of the frame and the source's insertions and deletions do not allow.",
+            table.rows + table.newer_rows
+        ),
+        Reason::StructureDiffers => {
+            "Its columns are not those of the source, before or after the snapshot.".to_owned()
+        }
+        Reason::TableMissing => format!("The source has it (with {framed} rows), and the restore does not."),
+        Reason::TableBack => {
+            "The source had dropped it before the snapshot, and it is on the restore.".to_owned()
+        }
+        Reason::UnreadableHere => "It cannot be read on the restore; on the source it could.".to_owned(),
+        Reason::UnreadableOnSource => {
+            "It cannot be read on the source: the source itself is damaged.".to_owned()
+        }
+        _ => String::new(),
+    };
+    if table.reason == Reason::UnreadableHere && table.framed_rows.is_none() {
+        "It cannot be read on the restore.".clone_into(&mut message);
+    }
+    // Writing to a String cannot fail.
+    if let Some(count) = table.different_rows {
+        let _ = write!(message, " {count} differing rows were found; the report names them.");
+    }
+    if !table.blocks.is_empty() {
+        let _ = write!(message, " Blocks: {}.", blocks(table));
+    }
+    let mut finding = finding(severity, kind, table.name.to_string(), message);
+    finding.blocks = table.blocks.iter().take(MAX_FINDING_RANGES).copied().collect();
+    Some(finding)
+}
+
+fn blocks(table: &TableJudgement) -> String {
+    let mut text: Vec<String> = table
+        .blocks
+        .iter()
+        .take(MAX_FINDING_RANGES)
+        .map(|range| match range.end {
+            Some(end) if end == range.first + 1 => range.first.to_string(),
+            Some(end) => format!("{}–{}", range.first, end.saturating_sub(1)),
+            None => format!("{}–end", range.first),
+        })
+        .collect();
+    if table.blocks.len() > MAX_FINDING_RANGES {
+        text.push("…".to_owned());
+    }
+    text.join(", ")
+}
+
+fn coverage(tables: &[TableJudgement]) -> Coverage {
+    let mut coverage = Coverage::default();
+    let mut proven_bytes = 0.0;
+    for table in tables {
+        let rows = table.rows + table.newer_rows;
+        let amount = Amount { tables: 1, rows, bytes: table.bytes };
+        for sum in [coverage.by_verdict.entry(table.verdict).or_default(), &mut coverage.total] {
+            sum.tables += amount.tables;
+            sum.rows += amount.rows;
+            sum.bytes += amount.bytes;
+        }
+        coverage.proven_rows += table.proven_rows;
+        let part = match table.verdict {
+            _ if rows > 0 => ratio(table.proven_rows, rows),
+            TableVerdict::Exact | TableVerdict::Explained => 1.0,
+            _ => 0.0,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a percentage needs no more than 53 bits")]
+        let bytes = table.bytes as f64;
+        proven_bytes += part * bytes;
+    }
+    coverage.proven_rows_percent = percent(ratio(coverage.proven_rows, coverage.total.rows));
+    #[expect(clippy::cast_precision_loss, reason = "a percentage needs no more than 53 bits")]
+    let total = coverage.total.bytes as f64;
+    coverage.proven_bytes_percent = percent(if total > 0.0 { proven_bytes / total } else { 1.0 });
+    coverage
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a percentage needs no more than 53 bits")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 1.0 } else { part as f64 / whole as f64 }
+}
+
+/// Two decimals, cut and not rounded: 100 means all.
+fn percent(part: f64) -> f64 {
+    (part * 10_000.0).floor() / 100.0
+}
