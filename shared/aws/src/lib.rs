@@ -1,1 +1,35 @@
-//! To be written.
+//! The shell around `dr-core`: everything that talks to AWS or to the Lambda runtime.
+//!
+//! Adapters turn answers into `dr-core`'s types and faults into its error names; nothing outside this crate sees
+//! an `SdkError`. No decision is made here: an adapter does one call and says what came back.
+
+#[cfg(any(feature = "rds", feature = "kms", feature = "s3", feature = "secrets", feature = "dynamodb"))]
+pub mod clients;
+pub mod errors;
+#[cfg(feature = "sfn")]
+pub mod executions;
+#[cfg(feature = "kms")]
+pub mod kms;
+pub mod metrics;
+#[cfg(feature = "s3")]
+pub mod objects;
+#[cfg(feature = "rds")]
+pub mod rds;
+mod run;
+#[cfg(feature = "secrets")]
+pub mod secrets;
+#[cfg(feature = "dynamodb")]
+pub mod state;
+pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod time;
+
+pub use run::{Invocation, run};
+
+/// The function's environment variables, to be read by [`dr_core::config::Vars`].
+///
+/// The only place that reads them.
+pub fn environment() -> dr_core::config::Vars<'static> {
+    dr_core::config::Vars::new(|name| std::env::var(name).ok())
+}

@@ -10,10 +10,14 @@ pub mod error;
 pub mod failure;
 pub mod ids;
 pub mod input;
+pub mod labels;
 pub mod observed;
 pub mod operation;
 pub mod plan;
 pub mod proof;
+pub mod replication;
 pub mod request;
+pub mod restore;
+pub mod snapshot;
 
 pub use error::{DrError, ErrorClass, ErrorName, Leftovers, Result};

@@ -1,0 +1,344 @@
+//! Faults of AWS services as errors of ours: matched by code, once, here.
+//!
+//! A code says the same thing whatever the call was for; what follows from it in a situation (a missing snapshot
+//! that may be missing, a name that is taken) is decided in `dr-core` by what the adapters return.
+
+use std::error::Error as StdError;
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use dr_core::{DrError, ErrorName, Leftovers};
+
+/// A call, for the error that it may end in.
+#[derive(Debug, Clone)]
+pub struct Call {
+    action: &'static str,
+    what: String,
+    mutates: bool,
+}
+
+impl Call {
+    /// A call that changes nothing. `action` as IAM names it (`rds:DescribeDBInstances`); `what` is being done, to
+    /// what, where.
+    pub fn read(action: &'static str, what: impl Into<String>) -> Self {
+        Self { action, what: what.into(), mutates: false }
+    }
+
+    /// A call that changes something: when it is cut off, it is not known whether it took effect.
+    pub fn write(action: &'static str, what: impl Into<String>) -> Self {
+        Self { action, what: what.into(), mutates: true }
+    }
+
+    /// The error of ours for a fault of the service or of the way to it.
+    pub fn failure<E>(&self, fault: SdkError<E, HttpResponse>) -> DrError
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        let error = match &fault {
+            SdkError::ServiceError(context) => {
+                let status = context.raw().status().as_u16();
+                self.refused(code_of(&fault), fault.message(), status)
+            }
+            SdkError::TimeoutError(_) => self.cut_off("no answer in time"),
+            SdkError::DispatchFailure(failure) if is_about_credentials(failure.as_connector_error()) => {
+                DrError::new(
+                    ErrorName::AccessDenied,
+                    format!("{}: the function has no credentials for {}", self.what, self.action),
+                )
+            }
+            SdkError::DispatchFailure(_) => self.cut_off("no connection"),
+            SdkError::ResponseError(context) => {
+                let status = context.raw().status().as_u16();
+                self.uncertain(DrError::new(
+                    ErrorName::AwsFault,
+                    format!("{}: the answer could not be read (HTTP {status})", self.what),
+                ))
+            }
+            SdkError::ConstructionFailure(_) => DrError::new(
+                ErrorName::Internal,
+                format!("{}: the request for {} could not be built", self.what, self.action),
+            ),
+            _ => self.cut_off("the call failed before an answer"),
+        };
+        error.with_source(fault)
+    }
+
+    fn cut_off(&self, how: &str) -> DrError {
+        self.uncertain(DrError::new(
+            ErrorName::AwsUnreachable,
+            format!("{}: {} had {how}", self.what, self.action),
+        ))
+    }
+
+    fn uncertain(&self, error: DrError) -> DrError {
+        if self.mutates { error.with_leftovers(Leftovers::Unknown) } else { error }
+    }
+
+    fn refused(&self, code: Option<&str>, message: Option<&str>, status: u16) -> DrError {
+        let name = name_of(self.action, code, status);
+        let shown = code.unwrap_or("no code");
+        let (what, action) = (&self.what, self.action);
+        let text = match name {
+            ErrorName::AccessDenied => format!("{what}: {action} was refused ({shown})"),
+            // Without the service's own words nobody could mend these.
+            ErrorName::AwsRejected | ErrorName::RestoreIncompatible | ErrorName::InvalidConfiguration => {
+                format!("{what}: {action} answered {shown}: {}", shortened(message.unwrap_or("no message")))
+            }
+            _ => format!("{what}: {action} answered {shown}"),
+        };
+        let error = DrError::new(name, text);
+        if name == ErrorName::AwsFault { self.uncertain(error) } else { error }
+    }
+}
+
+/// The code of a fault, when the service gave one.
+pub fn code_of<E: ProvideErrorMetadata, R>(fault: &SdkError<E, R>) -> Option<&str> {
+    match fault {
+        SdkError::ServiceError(context) => context.err().code(),
+        _ => None,
+    }
+}
+
+fn shortened(message: &str) -> String {
+    const LONGEST: usize = 400;
+    message.chars().take(LONGEST).collect()
+}
+
+fn is_about_credentials(error: Option<&aws_smithy_runtime_api::client::result::ConnectorError>) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = error.map(|error| error as _);
+    while let Some(error) = cause {
+        if error.is::<aws_credential_types::provider::error::CredentialsError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The name for a service's code. The service is told by the action, because `ResourceNotFoundException` is a table
+/// here and a secret there.
+fn name_of(action: &str, code: Option<&str>, status: u16) -> ErrorName {
+    let code = code.unwrap_or_default();
+    if let Some(name) = common(code) {
+        return name;
+    }
+    let service = action.split(':').next().unwrap_or_default();
+    let known = match service {
+        "rds" => rds(code),
+        "kms" => kms(code),
+        "s3" => s3(code),
+        "dynamodb" => dynamodb(code),
+        "secretsmanager" => secrets(code),
+        _ => None,
+    };
+    known.unwrap_or(match status {
+        429 | 503 => ErrorName::Throttled,
+        500.. => ErrorName::AwsFault,
+        // A 403 with a code that we do not know is not always a permission (InsufficientDBClusterCapacityFault).
+        401 | 403 if code.is_empty() => ErrorName::AccessDenied,
+        _ => ErrorName::AwsRejected,
+    })
+}
+
+fn common(code: &str) -> Option<ErrorName> {
+    Some(match code {
+        "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException"
+        | "ProvisionedThroughputExceededException"
+        | "BandwidthLimitExceeded"
+        | "PriorRequestNotComplete"
+        | "SlowDown" => ErrorName::Throttled,
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "UnauthorizedOperation"
+        | "UnauthorizedException"
+        | "NotAuthorized"
+        | "AuthFailure"
+        | "OptInRequired"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClientException"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "MissingAuthenticationToken"
+        | "IncompleteSignature" => ErrorName::AccessDenied,
+        "InternalFailure"
+        | "InternalError"
+        | "InternalServerError"
+        | "InternalServiceError"
+        | "InternalServiceFault"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException" => ErrorName::AwsFault,
+        "RequestTimeout" | "RequestTimeoutException" => ErrorName::AwsUnreachable,
+        _ => return None,
+    })
+}
+
+fn rds(code: &str) -> Option<ErrorName> {
+    Some(match code {
+        "DBInstanceNotFound" | "DBInstanceNotFoundFault" => ErrorName::DatabaseMissing,
+        "DBSnapshotNotFound" | "DBSnapshotNotFoundFault" => ErrorName::SnapshotMissing,
+        "InvalidDBInstanceState" | "InvalidDBInstanceStateFault" => ErrorName::DatabaseUnavailable,
+        "DBSnapshotAlreadyExists" | "DBSnapshotAlreadyExistsFault" => ErrorName::SnapshotNotOurs,
+        "DBInstanceAlreadyExists" | "DBInstanceAlreadyExistsFault" => ErrorName::TargetNotOurs,
+        "SnapshotQuotaExceeded" | "SnapshotQuotaExceededFault" => ErrorName::SnapshotQuotaExceeded,
+        "InstanceQuotaExceeded"
+        | "InstanceQuotaExceededFault"
+        | "StorageQuotaExceeded"
+        | "StorageQuotaExceededFault" => ErrorName::InstanceQuotaExceeded,
+        "InsufficientDBInstanceCapacity"
+        | "InsufficientDBInstanceCapacityFault"
+        | "ProvisionedIopsNotAvailableInAZFault" => ErrorName::InsufficientCapacity,
+        "KMSKeyNotAccessibleFault" | "KMSKeyNotAccessible" => ErrorName::KeyNotAccessible,
+        "InvalidRestoreFault" => ErrorName::RestoreFailed,
+        // What the stack's parameters name (subnet group, security groups).
+        "DBSubnetGroupNotFoundFault"
+        | "DBSubnetGroupDoesNotCoverEnoughAZs"
+        | "InvalidSubnet"
+        | "InvalidVPCNetworkStateFault"
+        | "DBSecurityGroupNotFound" => ErrorName::InvalidConfiguration,
+        // What the source names.
+        "DBParameterGroupNotFound"
+        | "OptionGroupNotFoundFault"
+        | "StorageTypeNotSupported"
+        | "NetworkTypeNotSupported"
+        | "CertificateNotFound" => ErrorName::RestoreIncompatible,
+        _ => return None,
+    })
+}
+
+fn kms(code: &str) -> Option<ErrorName> {
+    Some(match code {
+        "NotFoundException" | "InvalidArnException" => ErrorName::KeyMissing,
+        "DisabledException" => ErrorName::KeyDisabled,
+        "KMSInvalidStateException" => ErrorName::KeyNotAccessible,
+        "KMSInternalException" | "DependencyTimeoutException" => ErrorName::AwsFault,
+        _ => return None,
+    })
+}
+
+fn s3(code: &str) -> Option<ErrorName> {
+    Some(match code {
+        "NoSuchBucket" => ErrorName::MetadataBucketMissing,
+        "ConditionalRequestConflict" | "OperationAborted" => ErrorName::StateConflict,
+        "KMS.DisabledException" | "KMS.KMSInvalidStateException" | "KMS.NotFoundException" => {
+            ErrorName::KeyNotAccessible
+        }
+        _ => return None,
+    })
+}
+
+fn dynamodb(code: &str) -> Option<ErrorName> {
+    Some(match code {
+        "ResourceNotFoundException" | "TableNotFoundException" => ErrorName::StateTableMissing,
+        "ConditionalCheckFailedException"
+        | "TransactionConflictException"
+        | "TransactionInProgressException"
+        | "TransactionCanceledException"
+        | "IdempotentParameterMismatchException" => ErrorName::StateConflict,
+        _ => return None,
+    })
+}
+
+fn secrets(code: &str) -> Option<ErrorName> {
+    Some(match code {
+        "ResourceNotFoundException" => ErrorName::CredentialsMissing,
+        "DecryptionFailure" | "EncryptionFailure" => ErrorName::KeyNotAccessible,
+        "InternalServiceErrorException" => ErrorName::AwsFault,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_name() {
+        use ErrorName as N;
+        for (action, code, status, name) in [
+            ("rds:CopyDBSnapshot", "Throttling", 400, N::Throttled),
+            ("rds:CopyDBSnapshot", "ThrottlingException", 400, N::Throttled),
+            ("rds:CopyDBSnapshot", "RequestLimitExceeded", 503, N::Throttled),
+            ("s3:PutObject", "SlowDown", 503, N::Throttled),
+            ("dynamodb:PutItem", "ProvisionedThroughputExceededException", 400, N::Throttled),
+            ("rds:CopyDBSnapshot", "AccessDenied", 403, N::AccessDenied),
+            ("kms:DescribeKey", "AccessDeniedException", 400, N::AccessDenied),
+            ("rds:CopyDBSnapshot", "OptInRequired", 403, N::AccessDenied),
+            ("rds:CopyDBSnapshot", "ExpiredToken", 403, N::AccessDenied),
+            ("s3:GetObject", "", 403, N::AccessDenied),
+            ("rds:CopyDBSnapshot", "InternalFailure", 500, N::AwsFault),
+            ("rds:CopyDBSnapshot", "", 502, N::AwsFault),
+            ("rds:CopyDBSnapshot", "", 503, N::Throttled),
+            ("rds:CopyDBSnapshot", "ServiceUnavailable", 503, N::AwsFault),
+            ("rds:DescribeDBInstances", "DBInstanceNotFound", 404, N::DatabaseMissing),
+            ("rds:DescribeDBSnapshots", "DBSnapshotNotFound", 404, N::SnapshotMissing),
+            ("rds:CreateDBSnapshot", "InvalidDBInstanceState", 400, N::DatabaseUnavailable),
+            ("rds:CreateDBSnapshot", "DBSnapshotAlreadyExists", 400, N::SnapshotNotOurs),
+            ("rds:CreateDBSnapshot", "SnapshotQuotaExceeded", 400, N::SnapshotQuotaExceeded),
+            ("rds:RestoreDBInstanceFromDBSnapshot", "DBInstanceAlreadyExists", 400, N::TargetNotOurs),
+            ("rds:RestoreDBInstanceFromDBSnapshot", "InstanceQuotaExceeded", 400, N::InstanceQuotaExceeded),
+            ("rds:RestoreDBInstanceFromDBSnapshot", "StorageQuotaExceeded", 400, N::InstanceQuotaExceeded),
+            (
+                "rds:RestoreDBInstanceFromDBSnapshot",
+                "InsufficientDBInstanceCapacity",
+                400,
+                N::InsufficientCapacity,
+            ),
+            ("rds:RestoreDBInstanceFromDBSnapshot", "KMSKeyNotAccessibleFault", 400, N::KeyNotAccessible),
+            (
+                "rds:RestoreDBInstanceFromDBSnapshot",
+                "DBSubnetGroupNotFoundFault",
+                404,
+                N::InvalidConfiguration,
+            ),
+            ("rds:RestoreDBInstanceFromDBSnapshot", "DBParameterGroupNotFound", 404, N::RestoreIncompatible),
+            ("rds:RestoreDBInstanceFromDBSnapshot", "OptionGroupNotFoundFault", 404, N::RestoreIncompatible),
+            ("rds:CopyDBSnapshot", "InvalidParameterValue", 400, N::AwsRejected),
+            ("rds:CopyDBSnapshot", "InvalidParameterCombination", 400, N::AwsRejected),
+            ("rds:CreateDBInstance", "InsufficientDBClusterCapacityFault", 403, N::AwsRejected),
+            ("kms:DescribeKey", "NotFoundException", 400, N::KeyMissing),
+            ("kms:DescribeKey", "InvalidArnException", 400, N::KeyMissing),
+            ("kms:DescribeKey", "DisabledException", 400, N::KeyDisabled),
+            ("kms:DescribeKey", "KMSInternalException", 500, N::AwsFault),
+            ("s3:GetObject", "NoSuchBucket", 404, N::MetadataBucketMissing),
+            ("s3:PutObject", "ConditionalRequestConflict", 409, N::StateConflict),
+            ("s3:PutObject", "KMS.DisabledException", 400, N::KeyNotAccessible),
+            ("dynamodb:GetItem", "ResourceNotFoundException", 400, N::StateTableMissing),
+            ("dynamodb:PutItem", "ConditionalCheckFailedException", 400, N::StateConflict),
+            ("secretsmanager:GetSecretValue", "ResourceNotFoundException", 400, N::CredentialsMissing),
+            ("secretsmanager:GetSecretValue", "DecryptionFailure", 400, N::KeyNotAccessible),
+            ("secretsmanager:CreateSecret", "ResourceExistsException", 400, N::AwsRejected),
+        ] {
+            let code_seen = (!code.is_empty()).then_some(code);
+            assert_eq!(name_of(action, code_seen, status), name, "{action} {code} {status}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_done_and_what_the_service_said() {
+        let call = Call::write("rds:CopyDBSnapshot", "copying snapshot `a` to us-west-2");
+        let denied = call.refused(Some("AccessDenied"), Some("User x is not authorized"), 403);
+        assert_eq!(denied.name(), ErrorName::AccessDenied);
+        assert!(denied.what().contains("rds:CopyDBSnapshot") && denied.what().contains("us-west-2"));
+        let rejected = call.refused(Some("InvalidParameterValue"), Some(&"x".repeat(1000)), 400);
+        assert!(rejected.what().contains("InvalidParameterValue"));
+        assert!(rejected.what().len() < 600);
+        assert_eq!(rejected.leftovers(), &Leftovers::Clear);
+    }
+
+    #[test]
+    fn a_mutating_call_that_was_cut_off_leaves_an_unknown_state() {
+        assert_eq!(Call::write("rds:X", "x").cut_off("no answer").leftovers(), &Leftovers::Unknown);
+        assert_eq!(Call::read("rds:X", "x").cut_off("no answer").leftovers(), &Leftovers::Clear);
+        assert_eq!(Call::write("rds:X", "x").refused(None, None, 500).leftovers(), &Leftovers::Unknown);
+        assert_eq!(Call::write("rds:X", "x").refused(None, None, 400).leftovers(), &Leftovers::Clear);
+    }
+}

@@ -1,0 +1,48 @@
+//! KMS in one Region: looking at a key. Nothing is encrypted here; RDS and S3 do that with grants of their own.
+
+use dr_core::ids::{KmsKeyId, Region};
+use dr_core::observed::{KeyFacts, Observed};
+use dr_core::{DrError, ErrorName};
+
+use crate::errors::{Call, code_of};
+
+/// KMS in one Region.
+#[derive(Debug, Clone)]
+pub struct Kms {
+    client: aws_sdk_kms::Client,
+    region: Region,
+}
+
+impl Kms {
+    /// KMS in `region` through `client`, which must be of that Region.
+    pub fn new(client: aws_sdk_kms::Client, region: Region) -> Self {
+        Self { client, region }
+    }
+
+    /// Looks for a key by ARN, id or alias; the answer has its ARN.
+    pub async fn describe_key(&self, id: &KmsKeyId) -> Observed<KeyFacts> {
+        let call = Call::read("kms:DescribeKey", format!("reading key `{id}` in {}", self.region));
+        match self.client.describe_key().key_id(id.as_str()).send().await {
+            Ok(answer) => {
+                let facts = answer.key_metadata().and_then(|key| {
+                    Some(KeyFacts {
+                        arn: key.arn()?.to_owned(),
+                        state: key.key_state()?.as_str().to_owned(),
+                        usage: key.key_usage().map(|usage| usage.as_str().to_owned()),
+                        spec: key.key_spec().map(|spec| spec.as_str().to_owned()),
+                        manager: key.key_manager().map(|manager| manager.as_str().to_owned()),
+                    })
+                });
+                facts.map_or_else(
+                    || {
+                        let text = format!("reading key `{id}` in {}: ARN or state is absent", self.region);
+                        Observed::Unreachable(DrError::new(ErrorName::AwsFault, text))
+                    },
+                    Observed::Found,
+                )
+            }
+            Err(fault) if matches!(code_of(&fault), Some("NotFoundException")) => Observed::Missing,
+            Err(fault) => Observed::Unreachable(call.failure(fault)),
+        }
+    }
+}

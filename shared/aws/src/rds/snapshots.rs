@@ -1,0 +1,170 @@
+//! Snapshots: look, create, copy, delete.
+
+use aws_sdk_rds::types::DbSnapshot;
+use dr_core::ids::{DatabaseId, SnapshotId};
+use dr_core::observed::{Observed, SnapshotFacts, Tags};
+use dr_core::replication::CopyRequest;
+use dr_core::{DrError, ErrorName, Result};
+
+use super::{Deletion, Rds, facts};
+use crate::errors::{Call, code_of};
+
+/// What came of asking for a snapshot.
+#[derive(Debug)]
+pub enum SnapshotStart {
+    /// RDS is making it.
+    Started(SnapshotFacts),
+    /// The name is taken, by us or by somebody else.
+    NameTaken,
+}
+
+/// What came of asking for a copy.
+#[derive(Debug)]
+pub enum CopyStart {
+    /// RDS is copying.
+    Started(SnapshotFacts),
+    /// The name is taken, by us or by somebody else.
+    NameTaken,
+    /// `SnapshotQuotaExceeded`, which means two things; only its message tells.
+    Limited {
+        /// The service's message.
+        message: String,
+    },
+}
+
+impl Rds {
+    /// Looks for a snapshot in this Region by its identifier.
+    pub async fn describe_snapshot(&self, id: &SnapshotId) -> Observed<SnapshotFacts> {
+        let call =
+            Call::read("rds:DescribeDBSnapshots", format!("reading snapshot `{id}` in {}", self.region));
+        match self.client.describe_db_snapshots().db_snapshot_identifier(id.as_str()).send().await {
+            Ok(answer) => match answer.db_snapshots().first() {
+                Some(snapshot) => observed(facts::snapshot(snapshot, &self.region)),
+                None => Observed::Missing,
+            },
+            Err(fault) if code_of(&fault) == Some("DBSnapshotNotFound") => Observed::Missing,
+            Err(fault) => Observed::Unreachable(call.failure(fault)),
+        }
+    }
+
+    /// All snapshots of a database in this Region, of every kind, over all pages.
+    ///
+    /// # Errors
+    /// The named error of the call `rds:DescribeDBSnapshots`.
+    pub async fn snapshots_of(&self, database: &DatabaseId) -> Result<Vec<SnapshotFacts>> {
+        let call = Call::read(
+            "rds:DescribeDBSnapshots",
+            format!("listing the snapshots of `{database}` in {}", self.region),
+        );
+        let mut pages = self
+            .client
+            .describe_db_snapshots()
+            .db_instance_identifier(database.as_str())
+            .max_records(100)
+            .into_paginator()
+            .send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|fault| call.failure(fault))?;
+            for snapshot in page.db_snapshots() {
+                found.push(facts::snapshot(snapshot, &self.region)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Asks for a manual snapshot.
+    ///
+    /// # Errors
+    /// The named error of the call `rds:CreateDBSnapshot`.
+    pub async fn create_snapshot(
+        &self,
+        database: &DatabaseId,
+        id: &SnapshotId,
+        tags: &Tags,
+    ) -> Result<SnapshotStart> {
+        let call = Call::write(
+            "rds:CreateDBSnapshot",
+            format!("creating snapshot `{id}` of `{database}` in {}", self.region),
+        );
+        let sent = self
+            .client
+            .create_db_snapshot()
+            .db_instance_identifier(database.as_str())
+            .db_snapshot_identifier(id.as_str())
+            .set_tags(Some(facts::tags_to_sdk(tags)))
+            .send()
+            .await;
+        match sent {
+            Ok(answer) => self.started(answer.db_snapshot()).map(SnapshotStart::Started),
+            Err(fault) if code_of(&fault) == Some("DBSnapshotAlreadyExists") => Ok(SnapshotStart::NameTaken),
+            Err(fault) => Err(call.failure(fault)),
+        }
+    }
+
+    /// Asks for a copy into this Region. Tags of the source are not copied (`CopyTags` is false): the request holds
+    /// all that the copy shall carry.
+    ///
+    /// # Errors
+    /// The named error of the call `rds:CopyDBSnapshot`.
+    pub async fn copy_snapshot(&self, request: &CopyRequest) -> Result<CopyStart> {
+        let call = Call::write(
+            "rds:CopyDBSnapshot",
+            format!("copying snapshot `{}` to {} as `{}`", request.source, self.region, request.id),
+        );
+        let sent = self
+            .client
+            .copy_db_snapshot()
+            .source_db_snapshot_identifier(request.source.as_str())
+            .target_db_snapshot_identifier(request.id.as_str())
+            .kms_key_id(&request.kms_key_arn)
+            .copy_tags(false)
+            .set_option_group_name(request.option_group.clone())
+            .set_tags(Some(facts::tags_to_sdk(&request.tags)))
+            .send()
+            .await;
+        match sent {
+            Ok(answer) => self.started(answer.db_snapshot()).map(CopyStart::Started),
+            Err(fault) => match code_of(&fault) {
+                Some("DBSnapshotAlreadyExists") => Ok(CopyStart::NameTaken),
+                Some("SnapshotQuotaExceeded") => {
+                    let message = aws_smithy_types::error::metadata::ProvideErrorMetadata::message(&fault);
+                    Ok(CopyStart::Limited { message: message.unwrap_or_default().to_owned() })
+                }
+                _ => Err(call.failure(fault)),
+            },
+        }
+    }
+
+    /// Deletes a snapshot.
+    ///
+    /// # Errors
+    /// The named error of the call `rds:DeleteDBSnapshot`.
+    pub async fn delete_snapshot(&self, id: &SnapshotId) -> Result<Deletion> {
+        let call =
+            Call::write("rds:DeleteDBSnapshot", format!("deleting snapshot `{id}` in {}", self.region));
+        match self.client.delete_db_snapshot().db_snapshot_identifier(id.as_str()).send().await {
+            Ok(_) => Ok(Deletion::Started),
+            Err(fault) => match code_of(&fault) {
+                Some("DBSnapshotNotFound") => Ok(Deletion::Gone),
+                Some("InvalidDBSnapshotState") => Ok(Deletion::NotNow),
+                _ => Err(call.failure(fault)),
+            },
+        }
+    }
+
+    fn started(&self, snapshot: Option<&DbSnapshot>) -> Result<SnapshotFacts> {
+        let snapshot = snapshot.ok_or_else(|| {
+            DrError::new(ErrorName::AwsFault, "reading an answer of RDS: DBSnapshot is absent")
+                .with_leftovers(dr_core::Leftovers::Unknown)
+        })?;
+        facts::snapshot(snapshot, &self.region)
+    }
+}
+
+pub(super) fn observed<T>(facts: Result<T>) -> Observed<T> {
+    match facts {
+        Ok(facts) => Observed::Found(facts),
+        Err(error) => Observed::Unreachable(error),
+    }
+}

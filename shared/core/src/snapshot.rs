@@ -1,0 +1,238 @@
+//! Decisions about a source database and the snapshot of it.
+//!
+//! Every function takes what was observed and says what to do. Nothing is called, and no clock is read.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{DrError, ErrorName, Leftovers, Result};
+use crate::ids::{DatabaseId, OperationId, SnapshotId};
+use crate::labels::{self, Proof, Role};
+use crate::observed::{DatabaseFacts, Observed, SnapshotFacts, Tags};
+use crate::plan;
+use crate::request::Selector;
+
+/// How long a snapshot may take.
+pub const TIMEOUT: SignedDuration = SignedDuration::from_hours(24);
+
+/// Statuses in which RDS takes a snapshot (API reference, `CreateDBSnapshot`).
+const READY: &[&str] = &["available", "storage-optimization"];
+
+/// Seconds until the next look at something that has been going on since `started_at`: an eighth of its age, so that
+/// a long wait costs few looks, within bounds.
+pub fn check_again_in(started_at: Timestamp, now: Timestamp, least: i64, most: i64) -> u32 {
+    let age = now.duration_since(started_at).as_secs();
+    u32::try_from((age / 8).clamp(least, most)).unwrap_or(u32::MAX)
+}
+
+/// The one database that a selector means.
+///
+/// # Errors
+/// [`ErrorName::DatabaseMissing`] for none, [`ErrorName::DatabaseAmbiguous`] for several.
+pub fn pick(selector: &Selector, mut found: Vec<DatabaseFacts>) -> Result<DatabaseFacts> {
+    let what =
+        format!("looking for a database with the tag `{}` = `{}`", selector.tag.key, selector.tag.value);
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(DrError::new(ErrorName::DatabaseMissing, format!("{what}: none has it"))
+            .with_remedy("Check the tag's key and value and the Region.")),
+        count => {
+            let names: Vec<&str> = found.iter().take(5).map(|facts| facts.id.as_str()).collect();
+            let more = if count > names.len() { ", …" } else { "" };
+            let text = format!("{what}: {count} have it ({}{more})", names.join(", "));
+            Err(DrError::new(ErrorName::DatabaseAmbiguous, text))
+        }
+    }
+}
+
+/// Whether a snapshot of this database can be taken now.
+///
+/// # Errors
+/// [`ErrorName::EngineUnsupported`] for a member of a cluster, [`ErrorName::DatabaseUnavailable`] for a status in
+/// which RDS takes none.
+pub fn check_source(source: &DatabaseFacts) -> Result<()> {
+    let what = format!("looking at database `{}` in {}", source.id, source.region);
+    if let Some(cluster) = &source.cluster {
+        let text = format!("{what}: it is a member of cluster `{cluster}` ({})", source.engine);
+        return Err(DrError::new(ErrorName::EngineUnsupported, text)
+            .with_remedy("Clusters have snapshots of their own kind, which this version does not take."));
+    }
+    if READY.contains(&source.status.as_str()) {
+        Ok(())
+    } else {
+        let text = format!("{what}: its status is `{}`", source.status);
+        Err(DrError::new(ErrorName::DatabaseUnavailable, text))
+    }
+}
+
+/// What a snapshot is asked for with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotOrder {
+    /// The operation that it is for.
+    pub operation: OperationId,
+    /// The database.
+    pub database: DatabaseId,
+    /// The snapshot's name.
+    pub id: SnapshotId,
+    /// The user's tags.
+    pub tags: Tags,
+    /// From when retention may delete it.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What to do about a snapshot that is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Creation {
+    /// Create it with these tags.
+    Create(Tags),
+    /// It was created by an earlier call of the same operation.
+    Adopt(Box<SnapshotFacts>),
+}
+
+/// Decides how a snapshot comes into being. The snapshot is looked at first: while it is being made the database is
+/// `backing-up`, and a repeated call must find its own snapshot instead of complaining about that.
+///
+/// # Errors
+/// [`ErrorName::InvalidInput`] for illegal tags, [`ErrorName::SnapshotNotOurs`] when the name is taken,
+/// [`ErrorName::DatabaseMissing`], and those of [`check_source`].
+pub fn decide_creation(
+    order: &SnapshotOrder,
+    existing: Observed<SnapshotFacts>,
+    source: Observed<DatabaseFacts>,
+) -> Result<Creation> {
+    if let Some(snapshot) = existing.into_option()? {
+        return ours(snapshot, &order.operation).map(|snapshot| Creation::Adopt(Box::new(snapshot)));
+    }
+    let source = source.found_or_else(|| {
+        DrError::new(ErrorName::DatabaseMissing, format!("creating a snapshot of `{}`", order.database))
+    })?;
+    check_source(&source)?;
+    let mut tags = labels::mark(Role::Backup, &order.operation, Some(order.database.as_str()));
+    tags.insert(labels::PROOF.to_owned(), Proof::Pending.as_str().to_owned());
+    labels::expire(&mut tags, order.expires_at);
+    plan::check_tags(&without_aws(&order.tags))?;
+    labels::add_user_tags(&mut tags, &order.tags);
+    Ok(Creation::Create(tags))
+}
+
+/// A user's tags without those that only AWS may set.
+pub(crate) fn without_aws(tags: &Tags) -> Tags {
+    let mut kept = Tags::new();
+    labels::add_user_tags(&mut kept, tags);
+    kept
+}
+
+/// How far a snapshot is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// RDS is making it.
+    Pending {
+        /// 0 to 100.
+        percent: i32,
+        /// When to look again.
+        check_again_in_seconds: u32,
+    },
+    /// It is there.
+    Done(Box<SnapshotFacts>),
+}
+
+/// Decides what a look at the snapshot means.
+///
+/// # Errors
+/// [`ErrorName::SnapshotMissing`], [`ErrorName::SnapshotNotOurs`], [`ErrorName::SnapshotFailed`], and
+/// [`ErrorName::SnapshotTimeout`] after [`TIMEOUT`].
+pub fn decide_progress(
+    operation: &OperationId,
+    id: &SnapshotId,
+    seen: Observed<SnapshotFacts>,
+    started_at: Timestamp,
+    now: Timestamp,
+) -> Result<Progress> {
+    let missing = || DrError::new(ErrorName::SnapshotMissing, format!("waiting for snapshot `{id}`"));
+    let snapshot = ours(seen.found_or_else(missing)?, operation)?;
+    match snapshot.status.as_str() {
+        "available" => Ok(Progress::Done(Box::new(snapshot))),
+        "failed" | "deleting" | "deleted" => Err(DrError::new(
+            ErrorName::SnapshotFailed,
+            format!("waiting for snapshot `{id}`: its status is `{}`", snapshot.status),
+        )
+        .with_leftovers(Leftovers::Remaining(vec![snapshot.arn]))),
+        _ if now.duration_since(started_at) > TIMEOUT => Err(DrError::new(
+            ErrorName::SnapshotTimeout,
+            format!(
+                "waiting for snapshot `{id}`: after {} hours it is `{}`, {} %",
+                TIMEOUT.as_hours(),
+                snapshot.status,
+                snapshot.percent
+            ),
+        )
+        .with_leftovers(Leftovers::Remaining(vec![snapshot.arn]))),
+        _ => Ok(Progress::Pending {
+            percent: snapshot.percent,
+            check_again_in_seconds: check_again_in(started_at, now, 5, 120),
+        }),
+    }
+}
+
+/// The verdict of a proof, as it is written on the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// A recovery point.
+    Proven,
+    /// Never a recovery point.
+    Unproven,
+}
+
+impl From<Verdict> for Proof {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Proven => Self::Proven,
+            Verdict::Unproven => Self::Unproven,
+        }
+    }
+}
+
+/// Tags to set on a resource.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Labelling {
+    /// The resource.
+    pub arn: String,
+    /// The tags.
+    pub tags: Tags,
+}
+
+/// Decides which tags carry the verdict.
+///
+/// # Errors
+/// [`ErrorName::SnapshotMissing`], [`ErrorName::SnapshotNotOurs`], and [`ErrorName::InvalidInput`] for a report's
+/// key that does not fit a tag.
+pub fn decide_label(
+    operation: &OperationId,
+    id: &SnapshotId,
+    seen: Observed<SnapshotFacts>,
+    verdict: Verdict,
+    report: Option<&str>,
+) -> Result<Labelling> {
+    let missing = || DrError::new(ErrorName::SnapshotMissing, format!("labelling snapshot `{id}`"));
+    let snapshot = ours(seen.found_or_else(missing)?, operation)?;
+    let mut tags = Tags::from([(labels::PROOF.to_owned(), Proof::from(verdict).as_str().to_owned())]);
+    if let Some(report) = report {
+        plan::check_tags(&Tags::from([("report".to_owned(), report.to_owned())]))?;
+        tags.insert(labels::REPORT.to_owned(), report.to_owned());
+    }
+    Ok(Labelling { arn: snapshot.arn, tags })
+}
+
+fn ours(snapshot: SnapshotFacts, operation: &OperationId) -> Result<SnapshotFacts> {
+    if labels::is_of(&snapshot.tags, Role::Backup, operation) {
+        Ok(snapshot)
+    } else {
+        let text = format!("looking at snapshot `{}` in {}", snapshot.id, snapshot.region);
+        Err(DrError::new(ErrorName::SnapshotNotOurs, text))
+    }
+}
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;
