@@ -129,10 +129,12 @@ def link(name: Path, target: Path) -> None:
 
 
 def python_tools() -> None:
-    """`.venv`, with `sam` linked in from its own environment, so that one directory on PATH has every tool."""
+    """`.venv`, with what has an environment of its own linked in, so that one directory on PATH has every tool."""
     tools = environment(PINS / "tools.txt", "Python tools")
-    sam = environment(PINS / "sam.txt", "AWS SAM CLI")
-    link(tools / "bin" / "sam", sam / "bin" / "sam")
+    build = environment(PINS / "build.txt", "cargo-lambda and zig")
+    link(tools / "bin" / "cargo-lambda", build / "bin" / "cargo-lambda")
+    link(tools / "bin" / "zig", next(build.glob("lib/python*/site-packages/ziglang/zig")))
+    link(tools / "bin" / "sam", environment(PINS / "sam.txt", "AWS SAM CLI") / "bin" / "sam")
     link(VENV, tools)
 
 

@@ -1,0 +1,71 @@
+"""`sam build` and `sam deploy` of a template into a local cloud, the way a user deploys to AWS.
+
+Does not decide what the template's parameters are, only Architecture: the machine's own, because the functions run
+here as processes.
+"""
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TOOLS = ROOT / ".venv" / "bin"
+BUCKET = "lifeboat-artifacts"
+ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64"}
+
+
+class DeploymentError(Exception):
+    """sam failed; the text is what it printed."""
+
+
+def architecture() -> str:
+    """This machine's, in the words of Lambda."""
+    return ARCHITECTURE[platform.machine()]
+
+
+def overrides(parameters: dict[str, str]) -> list[str]:
+    """The option that sets template parameters; values may hold spaces and commas."""
+    if not parameters:
+        return []
+    return ["--parameter-overrides", *(f"ParameterKey={name},ParameterValue={json.dumps(str(value))}"
+                                       for name, value in parameters.items())]
+
+
+def sam(arguments: list, environment: dict[str, str]) -> None:
+    """Runs sam quietly; its output is shown only when it fails."""
+    done = subprocess.run([str(part) for part in (TOOLS / "sam", *arguments)], cwd=ROOT, env=environment, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise DeploymentError(f"sam {arguments[0]} ended with {done.returncode}:\n{done.stdout}")
+
+
+def build(template: Path, parameters: dict[str, str], to: Path) -> Path:
+    """Builds the functions in release for this machine. Returns the template with their places."""
+    environment = {**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"}
+    sam(["build", "--template-file", template, "--build-dir", to, "--config-env", "local",
+         *overrides({"Architecture": architecture(), **parameters})], environment)
+    return to / "template.yaml"
+
+
+def deploy(cloud, template: Path, parameters: dict[str, str], stack: str, say) -> dict[str, str]:
+    parameters = {"Architecture": architecture(), **parameters}
+    say("building the functions (sam build)")
+    # Not .aws-sam/build, where a user's own build for AWS may be.
+    built = build(template, parameters, ROOT / ".aws-sam" / f"local-{stack}")
+    say("deploying (sam deploy)")
+    cloud.client("s3").create_bucket(Bucket=BUCKET)
+    environment = {**{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+                   **cloud.environment(), "SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.3"}
+    sam(["deploy", "--template-file", built, "--stack-name", stack, "--s3-bucket", BUCKET, "--region", cloud.region,
+         "--capabilities", "CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND", "--config-env", "local",
+         "--no-confirm-changeset", "--no-fail-on-empty-changeset", *overrides(parameters)], environment)
+    formation = cloud.client("cloudformation")
+    waiter = cloud.client("lambda").get_waiter("function_active_v2")
+    for page in formation.get_paginator("list_stack_resources").paginate(StackName=stack):
+        for resource in page["StackResourceSummaries"]:
+            if resource["ResourceType"] == "AWS::Lambda::Function":
+                waiter.wait(FunctionName=resource["PhysicalResourceId"], WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    [described] = formation.describe_stacks(StackName=stack)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}

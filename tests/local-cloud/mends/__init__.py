@@ -1,0 +1,26 @@
+"""What MiniStack 1.5.33 does otherwise than AWS, put right where Lifeboat depends on it.
+
+Each module is one subject and has an `apply()`; each function in it says what AWS does. They replace functions of
+MiniStack by name, so they hold for the pinned version only: `apply_all` refuses any other.
+"""
+
+import importlib.metadata
+
+from . import child_executions, execution, iam_of_rds, iam_of_state_machines, jsonata, lambda_processes, rds
+
+MINISTACK = "1.5.33"
+
+
+def apply_all(rds_endpoint: str | None) -> None:
+    """Mends the MiniStack of this process. Without `rds_endpoint` its own `rds` service stays."""
+    found = importlib.metadata.version("ministack")
+    if found != MINISTACK:
+        raise RuntimeError(f"the mends are written for MiniStack {MINISTACK}, and {found} is installed")
+    lambda_processes.apply()
+    execution.apply()
+    jsonata.apply()
+    child_executions.apply()
+    iam_of_state_machines.apply()
+    iam_of_rds.apply()
+    if rds_endpoint:
+        rds.apply(rds_endpoint)

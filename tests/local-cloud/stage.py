@@ -1,0 +1,234 @@
+"""A local cloud with everything that a backup needs: keys in three Regions, a subnet group, the deployed stack, a
+subscription to each alert topic, and source databases. The demo and the end-to-end tests stand on it.
+"""
+
+import concurrent.futures
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from cloud import TARGET_REGIONS, LocalCloud, postgresql_roots
+
+SUBNET_GROUP = "lifeboat-private"
+SECURITY_GROUP = "sg-0123456789abcdef0"
+TOPICS = ("Critical", "Warning", "Info")
+MASTER = "dba"
+
+
+class StageError(Exception):
+    """Something that the stage waits for did not happen; the text says what was seen last."""
+
+
+def until(what: str, look, seconds: float = 60.0, pause: float = 0.1):
+    """Calls `look` until it returns something true, and returns that."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        if time.monotonic() > deadline:
+            raise StageError(f"{what}: not within {seconds:.0f} s")
+        time.sleep(pause)
+
+
+class Stage:
+    """The deployed stack on a running cloud."""
+
+    def __init__(self, cloud: LocalCloud):
+        self.cloud = cloud
+        self.outputs: dict[str, str] = {}
+        self.keys: dict[str, str] = {}
+        self._queues: dict[str, str] = {}
+
+    def create_keys(self) -> "Stage":
+        """Makes a key and a private subnet group in each Region."""
+        for region in (self.cloud.region, *TARGET_REGIONS):
+            key = self.cloud.client("kms", region).create_key(Description=f"Lifeboat's backups in {region}")
+            self.keys[region] = key["KeyMetadata"]["Arn"]
+            self.cloud.client("rds", region).create_db_subnet_group(
+                DBSubnetGroupName=SUBNET_GROUP, DBSubnetGroupDescription="Temporary restores, private",
+                SubnetIds=["subnet-0a", "subnet-0b"])
+        return self
+
+    def prepare(self, parameters: dict[str, str] | None = None, say=None) -> "Stage":
+        """Deploys the template and subscribes to the alerts."""
+        self.outputs = self.cloud.deploy(parameters={
+            "TargetRegions": ",".join(TARGET_REGIONS),
+            "TargetKmsKeyIds": ",".join(f"{region}={self.keys[region]}" for region in TARGET_REGIONS),
+            "RestoreSubnetGroup": SUBNET_GROUP,
+            "RestoreSecurityGroupIds": SECURITY_GROUP,
+            "DbCaFile": self.cloud.rds_ca_file,
+            **(parameters or {}),
+        }, say=say)
+        sns, sqs = self.cloud.client("sns"), self.cloud.client("sqs")
+        for topic in TOPICS:
+            url = sqs.create_queue(QueueName=f"lifeboat-{topic.lower()}-listener")["QueueUrl"]
+            arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+            sns.subscribe(TopicArn=self.outputs[f"{topic}TopicArn"], Protocol="sqs", Endpoint=arn)
+            self._queues[topic] = url
+        return self
+
+    # Databases
+
+    def create_database(self, name: str, **options) -> "Database":
+        """An encrypted PostgreSQL instance with a managed master password, available."""
+        rds = self.cloud.client("rds")
+        rds.create_db_instance(**{
+            "DBInstanceIdentifier": name, "Engine": "postgres", "EngineVersion": "17", "DBName": "app",
+            "DBInstanceClass": "db.t4g.medium", "AllocatedStorage": 20, "MasterUsername": MASTER,
+            "ManageMasterUserPassword": True, "StorageEncrypted": True, "KmsKeyId": self.keys[self.cloud.region],
+            "DBSubnetGroupName": SUBNET_GROUP, "VpcSecurityGroupIds": [SECURITY_GROUP],
+            "BackupRetentionPeriod": 0, **options})
+
+        def available():
+            [instance] = rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"]
+            return instance["DBInstanceStatus"] == "available" and instance
+        return Database(self, until(f"database {name} available", available))
+
+    # Executions
+
+    def start(self, machine: str, request, name: str | None = None) -> str:
+        """Starts `BackupOrchestration` or `ProveBackup` with a request; returns the execution's ARN."""
+        options = {"name": name} if name else {}
+        return self.cloud.client("stepfunctions").start_execution(
+            stateMachineArn=self.outputs[f"{machine}Arn"], input=json.dumps(request), **options)["executionArn"]
+
+    def finish(self, execution: str, seconds: float = 180.0) -> dict:
+        """Waits until an execution ends; returns its description with `output` decoded."""
+        states = self.cloud.client("stepfunctions")
+
+        def ended():
+            description = states.describe_execution(executionArn=execution)
+            return description["status"] != "RUNNING" and description
+        try:
+            description = until(f"execution {execution} ended", ended, seconds, pause=0.2)
+        except StageError as error:
+            last = [event["stateEnteredEventDetails"]["name"] for event in self.history(execution)
+                    if "stateEnteredEventDetails" in event][-6:]
+            raise StageError(f"{error}; the last states entered: {', '.join(last)}") from None
+        if description.get("output"):
+            description["output"] = json.loads(description["output"])
+        return description
+
+    def run(self, machine: str, request, seconds: float = 180.0) -> dict:
+        """Starts an execution and waits for its end."""
+        return self.finish(self.start(machine, request), seconds)
+
+    def history(self, execution: str) -> list[dict]:
+        """All events of an execution."""
+        pages = self.cloud.client("stepfunctions").get_paginator("get_execution_history")
+        return [event for page in pages.paginate(executionArn=execution) for event in page["events"]]
+
+    def operation(self, execution: str) -> dict | None:
+        """The operation's record that belongs to an execution, by the index that people use."""
+        table = self.cloud.client("dynamodb")
+        for kind in ("backup", "proof"):
+            found = table.query(
+                TableName=self.outputs["StateTableName"], IndexName="TypeTimeIndex",
+                KeyConditionExpression="#t = :kind", ExpressionAttributeNames={"#t": "type"},
+                ExpressionAttributeValues={":kind": {"S": kind}})["Items"]
+            for item in found:
+                if item["execution"]["S"] == execution:
+                    return plain({"M": item})
+        return None
+
+    def invoke(self, function: str, payload) -> tuple[dict | None, dict | None]:
+        """Invokes a function by its output's name (`UpdateState`); returns (answer, error)."""
+        done = self.cloud.client("lambda").invoke(
+            FunctionName=self.outputs[f"{function}FunctionName"], Payload=json.dumps(payload).encode())
+        body = json.loads(done["Payload"].read())
+        return (None, body) if done.get("FunctionError") else (body, None)
+
+    def alerts(self, topic: str) -> list[dict]:
+        """Takes what arrived on a topic since the last look: subject and message."""
+        sqs, taken = self.cloud.client("sqs"), []
+        while True:
+            batch = sqs.receive_message(QueueUrl=self._queues[topic], MaxNumberOfMessages=10).get("Messages", [])
+            if not batch:
+                return taken
+            for message in batch:
+                sqs.delete_message(QueueUrl=self._queues[topic], ReceiptHandle=message["ReceiptHandle"])
+                body = json.loads(message["Body"])
+                taken.append({"subject": body.get("Subject", ""), "message": body["Message"]})
+
+    def report(self, key: str) -> dict:
+        """A proof's full report."""
+        s3 = self.cloud.client("s3")
+        return json.loads(s3.get_object(Bucket=self.outputs["MetadataBucketName"], Key=key)["Body"].read())
+
+    # What is left behind
+
+    def leftovers(self) -> list[str]:
+        """Temporary instances, their secrets and locks: nothing of this may outlive an operation."""
+        found = []
+        for region in (self.cloud.region, *TARGET_REGIONS):
+            for instance in self.cloud.client("rds", region).describe_db_instances()["DBInstances"]:
+                if instance["DBInstanceIdentifier"].startswith("lifeboat-tmp-"):
+                    found.append(f"{region}: instance {instance['DBInstanceIdentifier']}")
+        for secret in self.cloud.client("secretsmanager").list_secrets()["SecretList"]:
+            if secret["Name"].startswith("lifeboat/tmp/") and "DeletedDate" not in secret:
+                found.append(f"secret {secret['Name']}")
+        locks = self.cloud.client("dynamodb").query(
+            TableName=self.outputs["StateTableName"], IndexName="TypeTimeIndex", KeyConditionExpression="#t = :lock",
+            ExpressionAttributeNames={"#t": "type"}, ExpressionAttributeValues={":lock": {"S": "lock"}})["Items"]
+        return found + [f"lock {item['operationId']['S']}" for item in locks]
+
+
+class Database:
+    """A source database and how to reach it as its master user."""
+
+    def __init__(self, stage: Stage, instance: dict):
+        self.stage, self.name, self.arn = stage, instance["DBInstanceIdentifier"], instance["DBInstanceArn"]
+        self.host, self.port = instance["Endpoint"]["Address"], instance["Endpoint"]["Port"]
+        self.database = instance["DBName"]
+        secret = stage.cloud.client("secretsmanager").get_secret_value(
+            SecretId=instance["MasterUserSecret"]["SecretArn"])
+        self.password = json.loads(secret["SecretString"])["password"]
+        self.tools = postgresql_roots()[-1] / "bin"
+
+    def environment(self) -> dict[str, str]:
+        """libpq's variables. The password is passed in no other way."""
+        return {**os.environ, "PGHOST": self.host, "PGPORT": str(self.port), "PGDATABASE": self.database,
+                "PGUSER": MASTER, "PGPASSWORD": self.password, "PGSSLMODE": "verify-full",
+                "PGSSLROOTCERT": self.stage.cloud.rds_ca_file}
+
+    def sql(self, *statements: str) -> str:
+        """Runs statements; returns what they print, unaligned."""
+        commands = [part for statement in statements for part in ("-c", statement)]
+        return self._psql(["-At", *commands])
+
+    def script(self, path: Path, **variables) -> str:
+        """Runs a psql script."""
+        return self._psql([*(f"--set={name}={value}" for name, value in variables.items()), "-f", str(path)])
+
+    def _psql(self, arguments: list[str]) -> str:
+        done = subprocess.run([str(self.tools / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", *arguments],
+                              env=self.environment(), text=True, stdin=subprocess.DEVNULL, capture_output=True,
+                              check=False)
+        if done.returncode:
+            raise StageError(f"psql ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def tool(self, name: str, *arguments: str) -> list[str]:
+        """The command line of one of PostgreSQL's tools."""
+        return [str(self.tools / name), *arguments]
+
+
+def plain(value: dict):
+    """DynamoDB's typed JSON as ordinary values."""
+    [(kind, inner)] = value.items()
+    if kind == "M":
+        return {name: plain(item) for name, item in inner.items()}
+    if kind == "L":
+        return [plain(item) for item in inner]
+    if kind == "N":
+        return float(inner) if "." in inner else int(inner)
+    return None if kind == "NULL" else inner
+
+
+def together(*tasks):
+    """Runs tasks at the same time; returns their results, or raises the first failure."""
+    with concurrent.futures.ThreadPoolExecutor(len(tasks)) as pool:
+        return [future.result() for future in [pool.submit(task) for task in tasks]]
