@@ -152,6 +152,8 @@ struct Comparison<'a> {
     restored: Digest,
     /// All units of the table speak of the same rows, so that sums over slices may be compared.
     shared: bool,
+    /// The table was framed by one statement, so its numbers are those of one moment.
+    at_once: bool,
 }
 
 impl<'a> Comparison<'a> {
@@ -164,6 +166,7 @@ impl<'a> Comparison<'a> {
             framed: pairs.iter().map(|pair| digest(pair.frame)).sum(),
             restored: pairs.iter().map(|pair| digest(pair.restore)).sum(),
             shared: pairs.windows(2).all(|two| two[0].visibility == two[1].visibility),
+            at_once: pairs.len() == 1,
         }
     }
 
@@ -231,10 +234,11 @@ impl<'a> Comparison<'a> {
     }
 
     /// Blocks mean nothing here; VACUUM FULL and CLUSTER keep rows' transactions, other rewrites and TRUNCATE take
-    /// rows out of the filter.
+    /// rows out of the filter. A rewrite between two slices of the frame makes their sum count rows twice or not at
+    /// all, so numbers of several slices say nothing unless they are equal.
     fn compare_rewritten(&self) -> Reason {
         let redefined = self.redefined().is_some() || self.window.types_moved;
-        if !self.shared {
+        if !self.at_once {
             Reason::Rewritten
         } else if self.restored.rows > self.framed.rows {
             Reason::MoreRows
@@ -299,9 +303,12 @@ impl<'a> Comparison<'a> {
     }
 
     /// More or fewer rows altogether than the counters allow. TRUNCATE is not counted as deletion, so a rewritten
-    /// table has no lower bound. An update can move a row between slices that were framed at different moments:
-    /// it is then counted twice or not at all.
+    /// table has no lower bound. Slices are framed at different moments: an update in between can move a row so that
+    /// it is counted twice or not at all, and a rewrite can do that to all rows.
     fn out_of_bounds(&self) -> bool {
+        if self.rewritten() && !self.at_once {
+            return false;
+        }
         let (Some(touched), false) = (self.window.touched, self.window.pending) else { return false };
         let total = |side: fn(&Pair<'a>) -> &'a SliceResult| -> Option<u64> {
             self.pairs.iter().map(|pair| Some(digest(side(pair)).rows + side(pair).newer_rows?)).sum()
@@ -309,7 +316,7 @@ impl<'a> Comparison<'a> {
         let (Some(before), Some(here)) = (total(|pair| pair.frame), total(|pair| pair.restore)) else {
             return false;
         };
-        let moved = if self.shared { 0 } else { touched.updated };
+        let moved = if self.at_once { 0 } else { touched.updated };
         let most = before.saturating_add(touched.inserted).saturating_add(moved);
         let least =
             if self.rewritten() { 0 } else { before.saturating_sub(touched.deleted).saturating_sub(moved) };
