@@ -6,7 +6,7 @@ MiniStack by name, so they hold for the pinned version only: `apply_all` refuses
 
 import importlib.metadata
 
-from . import child_executions, execution, iam_of_rds, iam_of_state_machines, jsonata, lambda_processes, rds
+from . import child_executions, execution, iam_of_rds, iam_of_state_machines, jsonata, lambda_processes, rds, transport
 
 MINISTACK = "1.5.33"
 
@@ -22,5 +22,6 @@ def apply_all(rds_endpoint: str | None) -> None:
     child_executions.apply()
     iam_of_state_machines.apply()
     iam_of_rds.apply()
+    transport.apply()
     if rds_endpoint:
         rds.apply(rds_endpoint)
