@@ -20,26 +20,26 @@ impl Executions {
 
     /// Whether the execution runs. "I could not look" is [`HolderState::Unknown`], never "it ended"; an execution that
     /// Step Functions no longer knows (90 days after its end) has ended.
-pub async fn holder_state(&self, execution: &ExecutionArn) -> HolderState {
-    let request = self.client.describe_execution().execution_arn(execution.as_str());
+    pub async fn holder_state(&self, execution: &ExecutionArn) -> HolderState {
+        let request = self.client.describe_execution().execution_arn(execution.as_str());
         match Box::pin(request.send()).await {
-        Ok(answer) => match answer.status() {
-            ExecutionStatus::Running | ExecutionStatus::PendingRedrive => HolderState::Running,
-            ExecutionStatus::Succeeded
-            | ExecutionStatus::Failed
-            | ExecutionStatus::TimedOut
-            | ExecutionStatus::Aborted => HolderState::Ended,
-            _ => HolderState::Unknown,
-        },
-        Err(error) if error.code() == Some("ExecutionDoesNotExist") => HolderState::Ended,
-        Err(error) => {
-            tracing::warn!(
-                execution = execution.as_str(),
-                code = error.code().unwrap_or("none"),
-                "cannot ask whether execution {execution} still runs"
-            );
-            HolderState::Unknown
+            Ok(answer) => match answer.status() {
+                ExecutionStatus::Running | ExecutionStatus::PendingRedrive => HolderState::Running,
+                ExecutionStatus::Succeeded
+                | ExecutionStatus::Failed
+                | ExecutionStatus::TimedOut
+                | ExecutionStatus::Aborted => HolderState::Ended,
+                _ => HolderState::Unknown,
+            },
+            Err(error) if error.code() == Some("ExecutionDoesNotExist") => HolderState::Ended,
+            Err(error) => {
+                tracing::warn!(
+                    execution = execution.as_str(),
+                    code = error.code().unwrap_or("none"),
+                    "cannot ask whether execution {execution} still runs"
+                );
+                HolderState::Unknown
+            }
         }
     }
-}
 }

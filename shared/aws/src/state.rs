@@ -52,11 +52,10 @@ impl StateTable {
             .table_name(&self.name)
             .key(KEY, AttributeValue::S(key.to_owned()))
             .consistent_read(true);
-        let answer = Box::pin(request.send())
-            .await
-            .map_err(|error| {
-                Call::read("dynamodb:GetItem", format!("reading item {key} of table {}", self.name)).failure(error)
-            })?;
+        let answer = Box::pin(request.send()).await.map_err(|error| {
+            Call::read("dynamodb:GetItem", format!("reading item {key} of table {}", self.name))
+                .failure(error)
+        })?;
         answer.item.map(|item| self.decode(key, item)).transpose()
     }
 
@@ -139,7 +138,9 @@ impl StateTable {
                 check.map(|check| TransactWriteItem::builder().condition_check(check).build())
             }
         };
-        built.map_err(|error| DrError::new(ErrorName::Internal, "building a write of the state table").with_source(error))
+        built.map_err(|error| {
+            DrError::new(ErrorName::Internal, "building a write of the state table").with_source(error)
+        })
     }
 }
 
@@ -157,7 +158,10 @@ impl Condition {
             Expect::Version(version) => Self {
                 expression: "#c = :version",
                 attribute: "version",
-                values: Some(HashMap::from([(":version".to_owned(), AttributeValue::N(version.to_string()))])),
+                values: Some(HashMap::from([(
+                    ":version".to_owned(),
+                    AttributeValue::N(version.to_string()),
+                )])),
             },
         }
     }
@@ -173,6 +177,7 @@ fn encode_item(item: &Item) -> Result<HashMap<String, AttributeValue>> {
 }
 
 fn encode_fields<T: Serialize>(item: &T) -> Result<HashMap<String, AttributeValue>> {
-    serde_dynamo::to_item(item)
-        .map_err(|error| DrError::new(ErrorName::Internal, "encoding an item of the state table").with_source(error))
+    serde_dynamo::to_item(item).map_err(|error| {
+        DrError::new(ErrorName::Internal, "encoding an item of the state table").with_source(error)
+    })
 }

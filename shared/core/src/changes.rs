@@ -323,7 +323,7 @@ pub fn checkpoint(
     })
 }
 
-/// Ends an operation well: `result.regions` with a `status` other than `done` make it partial.
+/// Ends an operation well: `result.copies` with a `status` other than `done` make it partial.
 ///
 /// # Errors
 /// [`ErrorName::OperationMissing`], [`ErrorName::IllegalTransition`], [`ErrorName::InvalidInput`] when the result
@@ -528,7 +528,7 @@ fn unbegun(beginning: &Beginning, id: &OperationId, now: Timestamp) -> Operation
 /// The Regions of a result whose copy is not done.
 fn failed_regions(result: &Value) -> Vec<String> {
     result
-        .get("regions")
+        .get("copies")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()

@@ -259,13 +259,13 @@ fn progress_renews_the_lease_and_notices_a_lost_lock() {
 fn a_missing_region_makes_the_operation_partial() {
     for (result, status, failed) in [
         (json!({}), "succeeded", json!([])),
-        (json!({"regions": [{"region": "us-west-2", "status": "done"}]}), "succeeded", json!([])),
+        (json!({"copies": [{"region": "us-west-2", "status": "done"}]}), "succeeded", json!([])),
         (
-            json!({"regions": [{"region": "us-west-2", "status": "done"}, {"region": "eu-west-1", "status": "failed"}]}),
+            json!({"copies": [{"region": "us-west-2", "status": "done"}, {"region": "eu-west-1", "status": "failed"}]}),
             "partial",
             json!(["eu-west-1"]),
         ),
-        (json!({"regions": [{}]}), "partial", json!(["unknown"])),
+        (json!({"copies": [{}]}), "partial", json!(["unknown"])),
     ] {
         let mut table = Table::default();
         start(&mut table, "a", at(0)).unwrap();
