@@ -398,11 +398,12 @@ def main() -> int:
     parser.add_argument("command", choices=["up", "down", "status", "env", "deploy"])
     parser.add_argument("parameters", nargs="*", help="deploy: template parameters, NAME=VALUE")
     parser.add_argument("--dir", type=Path, default=DIRECTORY, help="where its state and logs are")
+    parser.add_argument("--rds", metavar="URL", default="rds-local", help="up: another RDS API than rds-local")
     parser.add_argument("--wait-scale", type=float, default=WAIT_SCALE,
                         help="up: how long a second of a Wait state takes (default %(default)s)")
     given = parser.parse_args()
     terminate_as_interrupt()
-    cloud = LocalCloud(given.dir, detached=True, wait_scale=given.wait_scale)
+    cloud = LocalCloud(given.dir, detached=True, rds=given.rds, wait_scale=given.wait_scale)
     try:
         if given.command == "deploy":
             return deploy(cloud, given.parameters)

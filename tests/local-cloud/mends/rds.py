@@ -7,6 +7,7 @@ authorisation of requests stays with MiniStack, before they come here.
 import asyncio
 import datetime
 import http.client
+import logging
 import urllib.parse
 
 import botocore.config
@@ -16,6 +17,7 @@ from ministack import app
 from ministack.core.responses import get_region
 from ministack.services import stepfunctions as sfn
 
+logger = logging.getLogger("rds")
 ANSWER_WITHIN_S = 120
 # Headers of one connection, which are not for the next.
 _OF_THE_CONNECTION = {"connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"}
@@ -35,8 +37,10 @@ def _forward(host: str, port: int):
             answer = connection.getresponse()
             return answer.status, _beyond_connection(answer.getheaders()), answer.read()
         except (OSError, http.client.HTTPException) as error:
-            # What a load balancer answers when the service behind it hangs up. An SDK retries it like a cut connection.
-            return 502, {"Content-Type": "text/plain"}, f"no answer from the RDS API: {error!r}".encode()
+            # What a load balancer answers when the service behind it hangs up: SDKs retry it like a cut connection.
+            # The body is empty, because SDKs refuse one that is not XML instead.
+            logger.warning("no answer from the RDS API at %s:%s: %r", host, port, error)
+            return 502, {}, b""
         finally:
             connection.close()
 
