@@ -1,0 +1,170 @@
+//! Planning the examination of a restore.
+//!
+//! A table is the frame's table when database and object id are the same: both survive a physical restore, and a
+//! rename. It is cut exactly as the frame was, so that slices can be compared one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dr_core::proof::cut::cut_some;
+use dr_core::proof::examination::ExaminationPlan;
+use dr_core::proof::frame::{FramePlan, Persistence, Slice, TableFacts, Unit, Visibility};
+use dr_core::{DrError, ErrorName, Result};
+
+use crate::catalogue::server::{databases, server_facts};
+use crate::catalogue::tables::{check_readable, tables};
+use crate::checks;
+use crate::frame::FORMAT;
+use crate::session::{Access, Session};
+use crate::settings::ConnectionSettings;
+use crate::units::UnitWork;
+
+/// What an examination is to include.
+#[derive(Debug, Clone, Copy)]
+pub struct Wishes {
+    /// Prove foreign keys again.
+    pub foreign_keys: bool,
+    /// Prove unique constraints and indexes again.
+    pub unique_constraints: bool,
+    /// About how large a unit is, usually [`dr_core::proof::cut::UNIT_BYTES`].
+    pub unit_bytes: u64,
+}
+
+/// Looks at a restore and plans what to do with it. `frame` is the frame's plan, where there is a frame.
+///
+/// Where the user may not read everything, it is given `pg_read_all_data` on the restore, if it may give that.
+///
+/// # Errors
+/// `PermissionMissing` naming what cannot be read in full; of the connections and queries.
+pub async fn plan(
+    settings: &ConnectionSettings,
+    operation_id: &str,
+    frame: Option<&FramePlan>,
+    wishes: Wishes,
+) -> Result<ExaminationPlan> {
+    let session = Session::open(settings, Access::ReadOnly).await?;
+    let server = server_facts(&session).await?;
+    let names = databases(&session).await?;
+    let mut found = Vec::new();
+    let mut checks = Vec::new();
+    for name in &names {
+        let session = readable(&settings.for_database(name)).await?;
+        found.extend(tables(&session).await?);
+        checks::plan(&session, wishes, &mut checks).await?;
+    }
+    let framed = match frame {
+        Some(frame) => adopt(&mut found, &frame.tables),
+        None => vec![None; found.len()],
+    };
+    let (units, frame_units) = units(&found, &framed, frame, wishes.unit_bytes);
+    Ok(ExaminationPlan {
+        format: FORMAT,
+        operation_id: operation_id.to_owned(),
+        frame_operation_id: frame.map(|frame| frame.operation_id.clone()),
+        server,
+        tables: found,
+        framed,
+        units,
+        frame_units,
+        checks,
+    })
+}
+
+/// A session of a user who may read everything, after giving the right to it where that is possible.
+async fn readable(settings: &ConnectionSettings) -> Result<Session> {
+    let session = Session::open(settings, Access::ReadOnly).await?;
+    let Err(missing) = check_readable(&session).await else { return Ok(session) };
+    if missing.name() != ErrorName::PermissionMissing {
+        return Err(missing);
+    }
+    let granting = Session::open(settings, Access::ReadWrite).await?;
+    if let Err(error) =
+        granting.rows("granting pg_read_all_data", "GRANT pg_read_all_data TO CURRENT_USER").await
+    {
+        tracing::info!(error = %error.name(), "the restore's user cannot give itself pg_read_all_data");
+        return Err(missing);
+    }
+    check_readable(&session).await.map(|()| session)
+}
+
+/// Finds each table's index in the frame, and lets digests speak of the frame's columns where all of them are there.
+fn adopt(found: &mut [TableFacts], framed: &[TableFacts]) -> Vec<Option<usize>> {
+    let index: BTreeMap<(&str, u32), usize> = framed
+        .iter()
+        .enumerate()
+        .map(|(index, table)| ((table.name.database.as_str(), table.oid), index))
+        .collect();
+    found
+        .iter_mut()
+        .map(|table| {
+            let at = *index.get(&(table.name.database.as_str(), table.oid))?;
+            let columns = &framed.get(at)?.columns;
+            if columns.iter().all(|column| table.columns.contains(column)) {
+                table.columns.clone_from(columns);
+            }
+            Some(at)
+        })
+        .collect()
+}
+
+/// The frame's units with our indexes, then units for what the frame does not cover.
+fn units(
+    found: &[TableFacts],
+    framed: &[Option<usize>],
+    frame: Option<&FramePlan>,
+    unit_bytes: u64,
+) -> (Vec<Unit>, Vec<Option<u32>>) {
+    let here: BTreeMap<usize, usize> =
+        framed.iter().enumerate().filter_map(|(index, at)| at.map(|at| (at, index))).collect();
+    let permanent =
+        |index: usize| found.get(index).is_some_and(|table| table.persistence == Persistence::Permanent);
+    let (mut units, mut frame_units) = (Vec::new(), Vec::new());
+    let mut covered = BTreeSet::new();
+    for unit in frame.map(|frame| frame.units.as_slice()).unwrap_or_default() {
+        let slices: Vec<Slice> = unit
+            .slices
+            .iter()
+            .filter_map(|slice| Some(Slice { table: *here.get(&slice.table)?, ..*slice }))
+            .filter(|slice| permanent(slice.table))
+            .collect();
+        if slices.is_empty() {
+            continue;
+        }
+        covered.extend(slices.iter().map(|slice| slice.table));
+        let id = u32::try_from(units.len()).unwrap_or(u32::MAX);
+        units.push(Unit { id, database: unit.database.clone(), slices });
+        frame_units.push(Some(unit.id));
+    }
+    let next = u32::try_from(units.len()).unwrap_or(u32::MAX);
+    let rest = cut_some(found, |index| permanent(index) && !covered.contains(&index), unit_bytes, next);
+    frame_units.resize(units.len() + rest.len(), None);
+    units.extend(rest);
+    (units, frame_units)
+}
+
+/// The plan's units that are not in `done`, each with the visibility that the frame's unit was read under.
+///
+/// # Errors
+/// `FrameMissing` when the frame has no result for a unit.
+pub fn unit_work(
+    plan: &ExaminationPlan,
+    visibilities: &BTreeMap<u32, Visibility>,
+    done: &BTreeSet<u32>,
+) -> Result<Vec<UnitWork>> {
+    let mut work = Vec::new();
+    for (unit, of_frame) in plan.units.iter().zip(&plan.frame_units) {
+        if done.contains(&unit.id) {
+            continue;
+        }
+        let visibility = match of_frame {
+            None => None,
+            Some(id) => Some(visibilities.get(id).cloned().ok_or_else(|| {
+                DrError::new(
+                    ErrorName::FrameMissing,
+                    format!("examining unit {}: unit {id} of the frame is absent", unit.id),
+                )
+            })?),
+        };
+        work.push(UnitWork { unit: unit.clone(), visibility });
+    }
+    Ok(work)
+}
