@@ -284,8 +284,7 @@ fn the_master_user_has_the_rights_that_rds_gives() {
         let options = ClusterOptions { checksums: true, master: Some(master) };
         let cluster = Cluster::create(&toolchain, &dir.path().join("a"), &options).unwrap();
         let server = cluster.start(&StartOptions::default()).unwrap();
-        let as_master =
-            |statement: &str| server.sql("App", &format!("SET SESSION AUTHORIZATION \"Boss\"; {statement}"));
+        let as_master = |statement: &str| server.sql_as("Boss", "App", statement);
         assert_eq!(one(&server, "SELECT rolsuper FROM pg_roles WHERE rolname = 'Boss'"), "f");
         for allowed in [
             "CREATE TABLE t (n int PRIMARY KEY)",

@@ -1,0 +1,269 @@
+//! `DeleteDBInstance`, `RebootDBInstance`, `StopDBInstance`, `StartDBInstance`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
+
+use super::snapshots::{self, Shot};
+use super::{Call, machine};
+use crate::server::cloud::Cloud;
+use crate::server::fault::{Answer, Fault};
+use crate::server::ids;
+use crate::server::model::{Machine, Settings};
+use crate::server::render;
+
+/// Stops an instance and removes its files, after a last snapshot where one is asked for.
+pub(super) fn delete(call: &Call) -> Answer {
+    let params = &call.params;
+    let id = params.required("DBInstanceIdentifier")?.to_ascii_lowercase();
+    let skip = params.flag("SkipFinalSnapshot")?.unwrap_or(false);
+    let last = params.get("FinalDBSnapshotIdentifier").filter(|text| !text.is_empty());
+    let last = last.map(|text| ids::snapshot("FinalDBSnapshotIdentifier", text)).transpose()?;
+    call.cloud.region(&call.region, |region| {
+        let instance = region.instances.get(&id).ok_or_else(|| Fault::instance_not_found(&id))?;
+        if instance.status == "deleting" {
+            let message = format!("Instance {id} is already being deleted.");
+            return Err(Fault::new("InvalidDBInstanceState", 400, message));
+        }
+        if instance.settings.deletion_protection {
+            return Err(Fault::combination(
+                "Cannot delete protected DB Instance, please disable deletion protection and try again.",
+            ));
+        }
+        match (&last, skip) {
+            (None, false) => Err(Fault::combination(
+                "FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is specified.",
+            )),
+            (Some(_), true) => Err(Fault::combination(
+                "FinalDBSnapshotIdentifier cannot be specified when SkipFinalSnapshot is enabled.",
+            )),
+            // There is nothing behind it to take a snapshot of.
+            (Some(_), false) if !matches!(instance.status.as_str(), "available" | "stopped") => {
+                Err(Fault::instance_state(&id, &instance.status, "take a final snapshot"))
+            }
+            _ => Ok(()),
+        }
+    })?;
+    let shot = match &last {
+        Some(last) => Some(snapshots::reserve(call, last, &id, None, |_| Ok(()))?.0),
+        None => None,
+    };
+    let (answer, task) = begin(call, &id, "deleting", |_| Ok(()))?;
+    let secret = call.cloud.region(&call.region, |region| {
+        region
+            .instances
+            .get(&id)
+            .and_then(|instance| instance.secret.as_ref().map(|secret| secret.arn.clone()))
+    });
+    tokio::spawn(task.delete(shot, secret));
+    Ok(answer)
+}
+
+/// Restarts the server.
+pub(super) fn reboot(call: &Call) -> Answer {
+    let id = call.params.required("DBInstanceIdentifier")?.to_ascii_lowercase();
+    let forced = call.params.flag("ForceFailover")?.unwrap_or(false);
+    let (answer, task) = begin(call, &id, "rebooting", |instance| {
+        if instance.status != "available" {
+            return Err(Fault::instance_state(&instance.id, &instance.status, "reboot it"));
+        }
+        if forced && !instance.settings.multi_az {
+            return Err(Fault::combination(
+                "ForceFailover cannot be specified since the instance is not Multi-AZ.",
+            ));
+        }
+        Ok(())
+    })?;
+    tokio::spawn(async move {
+        let worked = task.restart().await;
+        task.end(worked, "available", "availability", "DB instance restarted").await;
+    });
+    Ok(answer)
+}
+
+/// Stops the server; its files stay.
+pub(super) fn stop(call: &Call) -> Answer {
+    let id = call.params.required("DBInstanceIdentifier")?.to_ascii_lowercase();
+    let shot_id = call.params.get("DBSnapshotIdentifier");
+    let shot_id = shot_id.map(|text| ids::snapshot("DBSnapshotIdentifier", text)).transpose()?;
+    let check = |instance: &crate::server::model::Instance| match instance.status.as_str() {
+        "available" => Ok(()),
+        status => Err(Fault::instance_state(&instance.id, status, "stop it")),
+    };
+    let shot = match shot_id {
+        Some(shot_id) => Some(snapshots::reserve(call, &shot_id, &id, None, |instance| check(instance))?.0),
+        None => None,
+    };
+    let (answer, task) = begin(call, &id, "stopping", check)?;
+    tokio::spawn(async move {
+        if let Some(shot) = shot {
+            let fine = shot.take(&task.cloud).await.is_ok();
+            shot.finish(&task.cloud, fine, task.begun).await;
+        }
+        let worked = machine::bring_down(&mut *task.machine.lock().await).await;
+        task.end(worked, "stopped", "notification", "DB instance stopped").await;
+    });
+    Ok(answer)
+}
+
+/// Starts a stopped instance.
+pub(super) fn start(call: &Call) -> Answer {
+    let id = call.params.required("DBInstanceIdentifier")?.to_ascii_lowercase();
+    let (answer, task) = begin(call, &id, "starting", |instance| match instance.status.as_str() {
+        "stopped" => Ok(()),
+        status => Err(Fault::instance_state(&instance.id, status, "start it")),
+    })?;
+    tokio::spawn(async move {
+        let worked = task.restart().await;
+        task.end(worked, "available", "notification", "DB instance started").await;
+    });
+    Ok(answer)
+}
+
+/// Stops every server, all at once. For the end of the program.
+pub(in crate::server) async fn stop_everything(cloud: &Arc<Cloud>) {
+    let machines: Vec<_> = cloud
+        .state()
+        .regions
+        .values()
+        .flat_map(|region| region.instances.values().map(|instance| Arc::clone(&instance.machine)))
+        .collect();
+    let stops = machines.into_iter().map(|machine| {
+        tokio::spawn(async move {
+            let mut machine = machine.lock().await;
+            machine.condemned = true;
+            machine::bring_down(&mut machine).await
+        })
+    });
+    for stop in stops.collect::<Vec<_>>() {
+        if let Ok(Err(error)) = stop.await {
+            tracing::error!(error, "a server did not stop cleanly");
+        }
+    }
+}
+
+/// An operation under way on an instance.
+pub(super) struct Task {
+    pub(super) cloud: Arc<Cloud>,
+    pub(super) region: String,
+    pub(super) resource_id: String,
+    pub(super) epoch: u64,
+    pub(super) machine: Arc<AsyncMutex<Machine>>,
+    pub(super) settings: Settings,
+    pub(super) dir: PathBuf,
+    pub(super) begun: Instant,
+}
+
+/// Sets an instance's status after a check, overtaking what was under way. Returns the instance as an answer and the
+/// task to go on with.
+pub(super) fn begin(
+    call: &Call,
+    id: &str,
+    status: &str,
+    check: impl FnOnce(&crate::server::model::Instance) -> Result<(), Fault>,
+) -> Result<(String, Task), Fault> {
+    call.cloud.region(&call.region, |region| {
+        let instance = region.instances.get_mut(id).ok_or_else(|| Fault::instance_not_found(id))?;
+        check(instance)?;
+        instance.epoch += 1;
+        status.clone_into(&mut instance.status);
+        let task = Task {
+            cloud: Arc::clone(&call.cloud),
+            region: call.region.clone(),
+            resource_id: instance.resource_id.clone(),
+            epoch: instance.epoch,
+            machine: Arc::clone(&instance.machine),
+            settings: instance.settings.clone(),
+            dir: instance.dir.clone(),
+            begun: Instant::now(),
+        };
+        let instance = region.instances.get(id).ok_or_else(|| Fault::instance_not_found(id))?;
+        Ok((render::instance_result(region, instance), task))
+    })
+}
+
+impl Task {
+    async fn restart(&self) -> Result<(), String> {
+        let mut machine = self.machine.lock().await;
+        if machine.condemned {
+            return Ok(());
+        }
+        machine::bring_down(&mut machine).await?;
+        machine::bring_up(&self.cloud, &mut machine, &self.settings, self.dir.clone()).await.map(drop)
+    }
+
+    /// Waits until the status has lasted its time.
+    pub(super) async fn rest(&self) {
+        tokio::time::sleep_until(self.begun + self.cloud.config().status_time()).await;
+    }
+
+    /// Ends in `status`, or in `failed` with the reason in an event and the log.
+    pub(super) async fn end(
+        &self,
+        worked: Result<(), String>,
+        status: &str,
+        category: &'static str,
+        message: &str,
+    ) {
+        self.rest().await;
+        let (status, category, message) = match worked {
+            Ok(()) => (status, category, message.to_owned()),
+            Err(error) => {
+                tracing::error!(
+                    region = self.region,
+                    resource = self.resource_id,
+                    error,
+                    "an operation failed"
+                );
+                ("failed", "failure", format!("The operation failed: {error}"))
+            }
+        };
+        self.cloud.update_instance(&self.region, &self.resource_id, self.epoch, |instance| {
+            status.clone_into(&mut instance.status);
+        });
+        self.note(category, &message);
+    }
+
+    pub(super) fn note(&self, category: &'static str, message: &str) {
+        self.cloud.region(&self.region, |region| {
+            if let Some(id) =
+                region.instance_by_resource(&self.resource_id).map(|instance| instance.id.clone())
+            {
+                region.instance_event(&id, category, message);
+            }
+        });
+    }
+
+    async fn delete(self, shot: Option<Shot>, secret: Option<String>) {
+        if let Some(shot) = shot {
+            let fine = shot.take(&self.cloud).await.is_ok();
+            shot.finish(&self.cloud, fine, self.begun).await;
+        }
+        {
+            let mut machine = self.machine.lock().await;
+            machine.condemned = true;
+            if let Err(error) = machine::bring_down(&mut machine).await {
+                tracing::error!(
+                    region = self.region,
+                    resource = self.resource_id,
+                    error,
+                    "a deleted server resisted"
+                );
+            }
+            machine.endpoint = None;
+            machine::remove(self.dir.clone()).await;
+        }
+        if let (Some(aws), Some(arn)) = (&self.cloud.aws, secret)
+            && let Err(fault) = aws.delete_secret(&self.region, &arn).await
+        {
+            tracing::error!(secret = arn, error = fault.message, "a managed secret stays behind");
+        }
+        self.rest().await;
+        self.note("deletion", "DB instance deleted");
+        self.cloud.region(&self.region, |region| {
+            region.instances.retain(|_, instance| instance.resource_id != self.resource_id);
+        });
+    }
+}

@@ -1,0 +1,53 @@
+//! Brings an instance's server up and down behind its endpoint. Whoever calls holds the machine's lock.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::server::cloud::{Cloud, blocking};
+use crate::server::model::{Machine, Settings};
+use crate::server::proxy::{Endpoint, free_port};
+
+/// Starts the server and opens the endpoint; returns the endpoint's port.
+pub(super) async fn bring_up(
+    cloud: &Arc<Cloud>,
+    machine: &mut Machine,
+    settings: &Settings,
+    dir: PathBuf,
+) -> Result<u16, String> {
+    let engine = cloud.engine(&settings.engine).map_err(|fault| fault.message)?;
+    let backend = free_port().await.map_err(|error| error.to_string())?;
+    let (authority, version) = (cloud.authority.clone(), settings.version.clone());
+    let server = blocking(move || engine.start(&version, &dir, backend, &authority)).await?;
+    machine.server = Some(server);
+    if machine.endpoint.is_none() {
+        machine.endpoint = Some(Endpoint::new().await.map_err(|error| error.to_string())?);
+    }
+    match machine.endpoint.as_mut() {
+        Some(endpoint) => {
+            endpoint.open(backend).await.map_err(|error| error.to_string())?;
+            Ok(endpoint.port())
+        }
+        None => Err("there is no endpoint".to_owned()),
+    }
+}
+
+/// Closes the endpoint and stops the server cleanly.
+pub(super) async fn bring_down(machine: &mut Machine) -> Result<(), String> {
+    if let Some(endpoint) = machine.endpoint.as_mut() {
+        endpoint.close();
+    }
+    match machine.server.take() {
+        Some(server) => blocking(move || server.stop()).await,
+        None => Ok(()),
+    }
+}
+
+/// Removes a directory of an instance or a snapshot; one that is not there is fine.
+pub(super) async fn remove(dir: PathBuf) {
+    match tokio::fs::remove_dir_all(&dir).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::error!(dir = %dir.display(), %error, "cannot remove a directory");
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,184 @@
+//! The whole of it: Regions, engines, configuration, injected faults, and the helpers that actions share.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::aws::Aws;
+use super::engine::{Engine, Postgres};
+use super::fault::Fault;
+use super::faults::Faults;
+use super::model::{Instance, Region, Snapshot};
+use super::tls::Authority;
+
+/// What can be changed while it runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Config {
+    /// Milliseconds that a status lasts at least.
+    pub(super) status_ms: u64,
+    /// Milliseconds that a copy of a snapshot lasts at least.
+    pub(super) copy_ms: u64,
+    /// Whether new instances get data checksums.
+    pub(super) initdb_checksums: bool,
+    /// Instances in a Region.
+    pub(super) instance_quota: usize,
+    /// Manual snapshots in a Region.
+    pub(super) snapshot_quota: usize,
+    /// Cross-Region copies under way into a Region.
+    pub(super) copy_slots: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            status_ms: 300,
+            copy_ms: 800,
+            initdb_checksums: true,
+            instance_quota: 40,
+            snapshot_quota: 100,
+            copy_slots: 20,
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn status_time(&self) -> Duration {
+        Duration::from_millis(self.status_ms)
+    }
+
+    pub(super) fn copy_time(&self) -> Duration {
+        Duration::from_millis(self.copy_ms)
+    }
+}
+
+/// State that changes. The lock is never held across an await.
+pub(super) struct State {
+    pub(super) regions: BTreeMap<String, Region>,
+    pub(super) config: Config,
+    pub(super) faults: Faults,
+}
+
+/// Shared by all requests and tasks.
+pub(super) struct Cloud {
+    pub(super) account: String,
+    pub(super) data: PathBuf,
+    pub(super) postgres: Arc<Postgres>,
+    pub(super) authority: Authority,
+    pub(super) aws: Option<Aws>,
+    state: Mutex<State>,
+}
+
+impl Cloud {
+    pub(super) fn new(
+        account: String,
+        data: PathBuf,
+        postgres: Postgres,
+        authority: Authority,
+        aws: Option<Aws>,
+        config: Config,
+    ) -> Self {
+        let state = State { regions: BTreeMap::new(), config, faults: Faults::default() };
+        Self { account, data, postgres: Arc::new(postgres), authority, aws, state: Mutex::new(state) }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves the state as it is; each action changes it in one go.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn config(&self) -> Config {
+        self.state().config.clone()
+    }
+
+    /// Does something with a Region, which comes into being at first use.
+    pub(super) fn region<T>(&self, name: &str, act: impl FnOnce(&mut Region) -> T) -> T {
+        let mut state = self.state();
+        let region = state.regions.entry(name.to_owned()).or_insert_with(|| {
+            let engines: Vec<_> = self
+                .engines()
+                .iter()
+                .flat_map(|engine| {
+                    engine.versions().into_iter().map(|version| (engine.name().to_owned(), version))
+                })
+                .collect();
+            Region::new(name, &self.account, &engines)
+        });
+        act(region)
+    }
+
+    /// All engines.
+    pub(super) fn engines(&self) -> Vec<Arc<dyn Engine>> {
+        vec![Arc::clone(&self.postgres) as Arc<dyn Engine>]
+    }
+
+    /// The engine of a name.
+    pub(super) fn engine(&self, name: &str) -> Result<Arc<dyn Engine>, Fault> {
+        self.engines()
+            .into_iter()
+            .find(|engine| engine.name() == name)
+            .ok_or_else(|| Fault::value(format!("Invalid DB engine: {name}")))
+    }
+
+    /// A directory of its own for an instance or a snapshot.
+    pub(super) fn place(&self, region: &str, kind: &str, name: &str) -> PathBuf {
+        self.data.join("regions").join(region).join(kind).join(name)
+    }
+
+    /// Changes an instance if no later operation has begun on it. Says whether it did.
+    pub(super) fn update_instance(
+        &self,
+        region: &str,
+        resource_id: &str,
+        epoch: u64,
+        act: impl FnOnce(&mut Instance),
+    ) -> bool {
+        self.region(region, |region| {
+            match region.instance_by_resource(resource_id).filter(|instance| instance.epoch == epoch) {
+                Some(instance) => {
+                    act(instance);
+                    true
+                }
+                None => false,
+            }
+        })
+    }
+
+    /// Changes a snapshot if it is still there. Says whether it did.
+    pub(super) fn update_snapshot(&self, region: &str, dir: &Path, act: impl FnOnce(&mut Snapshot)) -> bool {
+        self.region(region, |region| {
+            match region.snapshots.values_mut().find(|snapshot| snapshot.dir == dir) {
+                Some(snapshot) => {
+                    act(snapshot);
+                    true
+                }
+                None => false,
+            }
+        })
+    }
+}
+
+/// Runs blocking work on its own thread; a panic there becomes an error text.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, crate::postgres::Error> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(error) => Err(format!("work was cut short: {error}")),
+    }
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

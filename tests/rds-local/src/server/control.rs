@@ -1,0 +1,189 @@
+//! The control API under `/_rds-local/`: what tests look at and order. It is no part of RDS.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::cloud::{Cloud, Config};
+use super::damage::{self, Failure};
+use super::faults;
+
+type Reply = (StatusCode, Json<Value>);
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+pub(super) fn routes() -> Router<Arc<Cloud>> {
+    Router::new()
+        .route("/_rds-local/health", get(health))
+        .route("/_rds-local/state", get(state))
+        .route("/_rds-local/config", get(show_config).post(change_config))
+        .route("/_rds-local/faults", post(add_fault).delete(clear_faults))
+        .route("/_rds-local/connections", post(connections))
+        .route("/_rds-local/damage", post(inflict))
+}
+
+fn fine(value: Value) -> Reply {
+    (StatusCode::OK, Json(value))
+}
+
+fn refused(status: StatusCode, why: &dyn std::fmt::Display) -> Reply {
+    (status, Json(json!({"error": why.to_string()})))
+}
+
+async fn health() -> Reply {
+    fine(json!({"status": "ok", "pid": std::process::id()}))
+}
+
+/// Everything, sorted.
+async fn state(State(cloud): State<Arc<Cloud>>) -> Reply {
+    let mut machines = Vec::new();
+    let mut whole = {
+        let state = cloud.state();
+        let mut regions = serde_json::Map::new();
+        for (name, region) in &state.regions {
+            let mut instances = serde_json::Map::new();
+            for instance in region.instances.values() {
+                machines.push((name.clone(), instance.id.clone(), Arc::clone(&instance.machine)));
+                let of = json!({
+                    "resourceId": instance.resource_id, "status": instance.status, "port": instance.port,
+                    "version": instance.settings.version, "dir": instance.dir, "pids": [],
+                });
+                instances.insert(instance.id.clone(), of);
+            }
+            let mut snapshots = serde_json::Map::new();
+            for snapshot in region.snapshots.values() {
+                let of = json!({
+                    "instance": snapshot.instance_id, "status": snapshot.status, "progress": snapshot.progress,
+                    "kmsKey": snapshot.kms_key, "source": snapshot.source.as_ref().map(|source| &source.arn),
+                    "dir": snapshot.dir,
+                });
+                snapshots.insert(snapshot.id.clone(), of);
+            }
+            regions.insert(name.clone(), json!({"instances": instances, "snapshots": snapshots}));
+        }
+        json!({"config": state.config, "faults": state.faults.standing(), "regions": regions})
+    };
+    for (region, id, machine) in machines {
+        // One that is just starting or stopping has none to show.
+        if let Ok(machine) = machine.try_lock()
+            && let Some(server) = &machine.server
+        {
+            whole["regions"][region]["instances"][id]["pids"] = json!(server.pids());
+        }
+    }
+    fine(whole)
+}
+
+async fn show_config(State(cloud): State<Arc<Cloud>>) -> Reply {
+    fine(json!(cloud.config()))
+}
+
+/// Changes the settings named; the others stay.
+async fn change_config(State(cloud): State<Arc<Cloud>>, body: Body<Value>) -> Reply {
+    let change = match body {
+        Ok(Json(Value::Object(change))) => change,
+        Ok(_) => return refused(StatusCode::BAD_REQUEST, &"an object is wanted"),
+        Err(error) => return refused(StatusCode::BAD_REQUEST, &error),
+    };
+    let mut state = cloud.state();
+    let mut merged = json!(state.config);
+    for (name, value) in change {
+        merged[name] = value;
+    }
+    match serde_json::from_value::<Config>(merged) {
+        Ok(config) => {
+            state.config = config;
+            fine(json!(state.config))
+        }
+        Err(error) => refused(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+async fn add_fault(State(cloud): State<Arc<Cloud>>, body: Body<faults::Order>) -> Reply {
+    match body {
+        Ok(Json(order)) => fine(json!({"id": cloud.state().faults.add(order)})),
+        Err(error) => refused(StatusCode::BAD_REQUEST, &error.body_text()),
+    }
+}
+
+async fn clear_faults(State(cloud): State<Arc<Cloud>>) -> Reply {
+    cloud.state().faults.clear();
+    fine(json!({}))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Connections {
+    region: String,
+    instance: String,
+    effect: Option<ConnectionEffect>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+enum ConnectionEffect {
+    /// All connections are cut once so many bytes have gone to clients from now on; then the order is spent.
+    CutAfterBytes(u64),
+    /// New connections are refused.
+    Refuse(bool),
+    /// All present connections are cut.
+    CutNow(bool),
+}
+
+async fn connections(State(cloud): State<Arc<Cloud>>, body: Body<Connections>) -> Reply {
+    let order = match body {
+        Ok(Json(order)) => order,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    let machine = cloud.region(&order.region, |region| {
+        region.instances.get(&order.instance).map(|instance| Arc::clone(&instance.machine))
+    });
+    let Some(machine) = machine else {
+        return refused(
+            StatusCode::NOT_FOUND,
+            &format!("there is no instance {} in {}", order.instance, order.region),
+        );
+    };
+    let mut machine = machine.lock().await;
+    let Some(endpoint) = machine.endpoint.as_mut() else {
+        return refused(StatusCode::CONFLICT, &format!("instance {} has no endpoint yet", order.instance));
+    };
+    let done = match order.effect {
+        Some(ConnectionEffect::CutAfterBytes(bytes)) => {
+            endpoint.cut_after(Some(bytes));
+            Ok(())
+        }
+        Some(ConnectionEffect::Refuse(refuse)) => endpoint.refuse(refuse).await,
+        Some(ConnectionEffect::CutNow(cut)) => {
+            if cut {
+                endpoint.cut_now();
+            }
+            Ok(())
+        }
+        None => {
+            endpoint.cut_after(None);
+            endpoint.refuse(false).await
+        }
+    };
+    match done {
+        Ok(()) => fine(json!({})),
+        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    }
+}
+
+async fn inflict(State(cloud): State<Arc<Cloud>>, body: Body<damage::Order>) -> Reply {
+    let order = match body {
+        Ok(Json(order)) => order,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    match damage::damage(&cloud, order).await {
+        Ok(damage) => fine(json!({"file": damage.file, "what": damage.what})),
+        Err(Failure::Refused(why)) => refused(StatusCode::CONFLICT, &why),
+        Err(Failure::Broken(why)) => refused(StatusCode::INTERNAL_SERVER_ERROR, &why),
+    }
+}

@@ -1,0 +1,169 @@
+//! Damages the files of a snapshot to order, so that what is restored from it is damaged.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::cloud::{Cloud, chain};
+use crate::postgres::{ChecksumFix, Cluster, Damage, Lsn, Relation, StartOptions, StopMode, TearWal};
+
+/// Which snapshot, which database in it, what kind.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Order {
+    region: String,
+    snapshot: String,
+    #[serde(default = "postgres")]
+    database: String,
+    kind: Kind,
+}
+
+fn postgres() -> String {
+    "postgres".to_owned()
+}
+
+fn one() -> usize {
+    1
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+enum Kind {
+    /// A heap or index page becomes zeros.
+    ZeroPage { table: String, block: u32 },
+    /// The last blocks of a relation's file are gone.
+    TruncateFile { table: String, blocks: u32 },
+    /// Bytes of a page are inverted.
+    FlipBytes {
+        table: String,
+        block: u32,
+        offset: usize,
+        #[serde(default = "one")]
+        bytes: usize,
+        #[serde(default)]
+        fix_checksum: bool,
+    },
+    /// A page is as an older snapshot has it.
+    StalePage { table: String, block: u32, from_snapshot: String },
+    /// Statements run as rdsadmin.
+    Sql { statements: Vec<String> },
+    /// Two entries of a B-tree change places.
+    CorruptIndex { index: String },
+    /// The write-ahead log ends early: before a position, or after a share of its records (one half by default).
+    TearWal {
+        #[serde(default)]
+        before_lsn: Option<String>,
+        #[serde(default)]
+        keep: Option<f64>,
+    },
+}
+
+/// What an order came to.
+pub(super) enum Failure {
+    /// Nothing of that name, or nothing like that can be done.
+    Refused(String),
+    /// It went wrong.
+    Broken(String),
+}
+
+/// Files of a snapshot that is available, with its lock.
+struct Files {
+    dir: PathBuf,
+    version: String,
+    lock: Arc<tokio::sync::RwLock<()>>,
+}
+
+fn find(cloud: &Cloud, region: &str, snapshot: &str) -> Result<Files, Failure> {
+    cloud.region(region, |region| match region.snapshots.get(&snapshot.to_ascii_lowercase()) {
+        Some(found) if found.status == "available" => Ok(Files {
+            dir: found.dir.clone(),
+            version: found.settings.version.clone(),
+            lock: Arc::clone(&found.files),
+        }),
+        Some(found) => Err(Failure::Refused(format!("snapshot {snapshot} is {}", found.status))),
+        None => Err(Failure::Refused(format!("there is no snapshot {snapshot} in {}", region.name))),
+    })
+}
+
+/// Damages a snapshot. Every kind but `tearWal` first lets the copy recover, as its restore would do: otherwise the
+/// full-page images in WAL would mend it.
+pub(super) async fn damage(cloud: &Arc<Cloud>, order: Order) -> Result<Damage, Failure> {
+    let target = find(cloud, &order.region, &order.snapshot)?;
+    let base = match &order.kind {
+        Kind::StalePage { from_snapshot, .. } => Some(find(cloud, &order.region, from_snapshot)?),
+        _ => None,
+    };
+    let _held = Arc::clone(&target.lock).write_owned().await;
+    let _older_held = match &base {
+        Some(base) if !Arc::ptr_eq(&base.lock, &target.lock) => {
+            Some(Arc::clone(&base.lock).read_owned().await)
+        }
+        _ => None,
+    };
+    let cloud = Arc::clone(cloud);
+    let work = tokio::task::spawn_blocking(move || {
+        let toolchain = cloud.postgres.toolchain(&target.version)?;
+        let cluster = Cluster::open(toolchain, &target.dir)?;
+        let base = base.map(|base| Cluster::open(toolchain, &base.dir)).transpose()?;
+        inflict(&cluster, base.as_ref(), &order)
+    });
+    match work.await {
+        Ok(Ok(damage)) => Ok(damage),
+        Ok(Err(error @ crate::postgres::Error::Damage { .. })) => Err(Failure::Refused(error.to_string())),
+        Ok(Err(error @ crate::postgres::Error::Sql { .. })) => Err(Failure::Refused(chain(&error))),
+        Ok(Err(error)) => Err(Failure::Broken(chain(&error))),
+        Err(error) => Err(Failure::Broken(error.to_string())),
+    }
+}
+
+fn inflict(
+    cluster: &Cluster,
+    base: Option<&Cluster>,
+    order: &Order,
+) -> Result<Damage, crate::postgres::Error> {
+    let settled = |name: &str| -> Result<Relation, crate::postgres::Error> {
+        Ok(cluster.settle(&order.database, &[name])?.remove(0))
+    };
+    match order.kind.clone() {
+        Kind::ZeroPage { table, block } => cluster.zero_page(&settled(&table)?, block),
+        Kind::TruncateFile { table, blocks } => cluster.truncate_file(&settled(&table)?, blocks),
+        Kind::FlipBytes { table, block, offset, bytes, fix_checksum } => {
+            let fix = if fix_checksum { ChecksumFix::Fix } else { ChecksumFix::Leave };
+            cluster.flip_bytes(&settled(&table)?, block, offset, bytes, fix)
+        }
+        Kind::StalePage { table, block, .. } => {
+            let base = base.unwrap_or(cluster);
+            // The older snapshot itself stays as it is.
+            let place = cluster.dir().with_extension("older");
+            let copy = base.copy(&place)?;
+            let result = copy.settle(&order.database, &[&table]).and_then(|mut found| {
+                let old_table = found.remove(0);
+                cluster.stale_page(&settled(&table)?, block, &copy, &old_table)
+            });
+            let _ = fs::remove_dir_all(&place);
+            result
+        }
+        Kind::Sql { statements } => {
+            let server = cluster.start(&StartOptions::default())?;
+            for statement in &statements {
+                server.sql(&order.database, statement)?;
+            }
+            server.sql(&order.database, "CHECKPOINT")?;
+            server.stop(StopMode::Fast)?;
+            Ok(Damage { file: cluster.data_dir(), what: format!("{} statement(s) run", statements.len()) })
+        }
+        Kind::CorruptIndex { index } => cluster.corrupt_index(&settled(&index)?),
+        Kind::TearWal { before_lsn, keep } => {
+            let tear = match (before_lsn, keep) {
+                (Some(lsn), _) => TearWal::Before(lsn.parse::<Lsn>().map_err(|reason| {
+                    crate::postgres::Error::Damage { target: "the write-ahead log".to_owned(), reason }
+                })?),
+                (None, Some(share)) => TearWal::Keep(share),
+                (None, None) => TearWal::default(),
+            };
+            cluster.tear_wal(tear)
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Instances, snapshots and groups as XML, with the members that the service model names.
+
+use super::model::{Instance, OptionGroup, ParameterGroup, Pending, Region, Settings, Snapshot, SubnetGroup};
+use super::params::Tag;
+use super::xml::Xml;
+
+pub(super) const VPC: &str = "vpc-00000000";
+
+pub(super) fn tags(xml: &mut Xml, tags: &[Tag]) {
+    xml.list("TagList", "Tag", tags, |xml, tag| {
+        xml.put("Key", &tag.key).put("Value", &tag.value);
+    });
+}
+
+/// The content of a `DBInstance` element.
+pub(super) fn instance(xml: &mut Xml, region: &Region, instance: &Instance) {
+    let settings = &instance.settings;
+    xml.put("DBInstanceIdentifier", &instance.id)
+        .put("DBInstanceClass", &settings.class)
+        .put("Engine", &settings.engine)
+        .put("DBInstanceStatus", &instance.status)
+        .put("MasterUsername", &settings.master_username)
+        .put_some("DBName", settings.database.as_ref());
+    if let Some(port) = instance.port {
+        xml.within("Endpoint", |xml| {
+            xml.put("Address", "127.0.0.1").put("Port", port).put("HostedZoneId", "Z2R2ITUGPM61AM");
+        });
+    }
+    xml.put("AllocatedStorage", settings.allocated_storage)
+        .put_time("InstanceCreateTime", instance.created)
+        .put("PreferredBackupWindow", &settings.backup_window)
+        .put("BackupRetentionPeriod", settings.backup_retention)
+        .within("DBSecurityGroups", |_| {})
+        .list("VpcSecurityGroups", "VpcSecurityGroupMembership", &settings.security_groups, |xml, group| {
+            xml.put("VpcSecurityGroupId", group).put("Status", "active");
+        })
+        .within("DBParameterGroups", |xml| {
+            xml.within("DBParameterGroup", |xml| {
+                xml.put("DBParameterGroupName", &settings.parameter_group)
+                    .put("ParameterApplyStatus", "in-sync");
+            });
+        })
+        .put("AvailabilityZone", &settings.zone);
+    if let Some(group) = region.subnet_groups.get(&settings.subnet_group) {
+        xml.within("DBSubnetGroup", |xml| subnet_group(xml, region, group));
+    }
+    xml.put("PreferredMaintenanceWindow", &settings.maintenance_window)
+        .within("PendingModifiedValues", |xml| pending(xml, &instance.pending));
+    if settings.backup_retention > 0 && instance.created.is_some() {
+        // WAL archiving is not here yet; what AWS promises, within the last five minutes, is what is shown.
+        xml.put_time("LatestRestorableTime", Some(jiff::Timestamp::now()));
+    }
+    xml.put("MultiAZ", settings.multi_az)
+        .put("EngineVersion", &settings.version)
+        .put("AutoMinorVersionUpgrade", settings.auto_minor_upgrade)
+        .within("ReadReplicaDBInstanceIdentifiers", |_| {})
+        .put("LicenseModel", "postgresql-license")
+        .put_some("Iops", settings.iops)
+        .within("OptionGroupMemberships", |xml| {
+            xml.within("OptionGroupMembership", |xml| {
+                xml.put("OptionGroupName", &settings.option_group).put("Status", "in-sync");
+            });
+        })
+        .put("PubliclyAccessible", settings.public)
+        .put("StorageType", &settings.storage_type)
+        .put("DbInstancePort", 0);
+    storage(xml, settings, settings.kms_key.as_deref(), "StorageEncrypted");
+    xml.put("DbiResourceId", &instance.resource_id)
+        .put("CACertificateIdentifier", &settings.ca)
+        .within("DomainMemberships", |_| {})
+        .put("CopyTagsToSnapshot", settings.copy_tags_to_snapshot)
+        .put("MonitoringInterval", settings.monitoring_interval)
+        .put("DBInstanceArn", region.arn("db", &instance.id))
+        .put("IAMDatabaseAuthenticationEnabled", settings.iam_authentication)
+        .put("PerformanceInsightsEnabled", false)
+        .put("DeletionProtection", settings.deletion_protection)
+        .within("AssociatedRoles", |_| {})
+        .put_some("MaxAllocatedStorage", settings.max_allocated_storage)
+        .put("CustomerOwnedIpEnabled", false)
+        .put("NetworkType", "IPV4")
+        .put("ActivityStreamStatus", "stopped")
+        .put("BackupTarget", "region")
+        .put("DedicatedLogVolume", false)
+        .put("EngineLifecycleSupport", "open-source-rds-extended-support");
+    xml.within("CertificateDetails", |xml| {
+        xml.put("CAIdentifier", &settings.ca);
+    });
+    if let Some(secret) = &instance.secret {
+        xml.within("MasterUserSecret", |xml| {
+            xml.put("SecretArn", &secret.arn)
+                .put("SecretStatus", "active")
+                .put_some("KmsKeyId", secret.kms_key.as_ref());
+        });
+    }
+    tags(xml, &instance.tags);
+}
+
+fn pending(xml: &mut Xml, pending: &Pending) {
+    xml.put_some("DBInstanceClass", pending.class.as_ref())
+        .put_some("AllocatedStorage", pending.allocated_storage)
+        .put_some("MasterUserPassword", pending.password.then_some("****"))
+        .put_some("MultiAZ", pending.multi_az)
+        .put_some("Iops", pending.iops)
+        .put_some("DBInstanceIdentifier", pending.identifier.as_ref())
+        .put_some("StorageType", pending.storage_type.as_ref());
+}
+
+fn storage(xml: &mut Xml, settings: &Settings, key: Option<&str>, flag: &str) {
+    xml.put(flag, key.is_some()).put_some("KmsKeyId", key);
+    if settings.storage_type == "gp3" {
+        xml.put("StorageThroughput", 125);
+    }
+}
+
+/// The content of a `DBSnapshot` element.
+pub(super) fn snapshot(xml: &mut Xml, region: &Region, snapshot: &Snapshot) {
+    let settings = &snapshot.settings;
+    let finished = snapshot.status != "creating";
+    xml.put("DBSnapshotIdentifier", &snapshot.id)
+        .put("DBInstanceIdentifier", &snapshot.instance_id)
+        // As on AWS, a snapshot that is being created has no times yet.
+        .put_time("SnapshotCreateTime", snapshot.created.filter(|_| finished))
+        .put("Engine", &settings.engine)
+        .put("AllocatedStorage", settings.allocated_storage)
+        .put("Status", &snapshot.status)
+        .put("Port", snapshot.port)
+        .put("AvailabilityZone", &settings.zone)
+        .put("VpcId", VPC)
+        .put_time("InstanceCreateTime", snapshot.instance_created)
+        .put("MasterUsername", &settings.master_username)
+        .put("EngineVersion", &settings.version)
+        .put("LicenseModel", "postgresql-license")
+        .put("SnapshotType", "manual")
+        .put_some("Iops", settings.iops)
+        .put("OptionGroupName", &settings.option_group)
+        .put("PercentProgress", snapshot.progress);
+    if let Some(source) = &snapshot.source {
+        xml.put("SourceRegion", &source.region).put("SourceDBSnapshotIdentifier", &source.arn);
+    }
+    xml.put("StorageType", &settings.storage_type);
+    storage(xml, settings, snapshot.kms_key.as_deref(), "Encrypted");
+    xml.put("DBSnapshotArn", region.arn("snapshot", &snapshot.id))
+        .put("IAMDatabaseAuthenticationEnabled", settings.iam_authentication)
+        .within("ProcessorFeatures", |_| {})
+        .put("DbiResourceId", &snapshot.resource_id);
+    tags(xml, &snapshot.tags);
+    xml.put_time("OriginalSnapshotCreateTime", snapshot.original.filter(|_| finished))
+        .put_time("SnapshotDatabaseTime", snapshot.original.filter(|_| finished))
+        .put("SnapshotTarget", "region")
+        .put("DedicatedLogVolume", false);
+}
+
+/// The content of a `DBSubnetGroup` element.
+pub(super) fn subnet_group(xml: &mut Xml, region: &Region, group: &SubnetGroup) {
+    xml.put("DBSubnetGroupName", &group.name)
+        .put("DBSubnetGroupDescription", &group.description)
+        .put("VpcId", VPC)
+        .put("SubnetGroupStatus", "Complete")
+        .list("Subnets", "Subnet", &group.subnets, |xml, (subnet, zone)| {
+            xml.put("SubnetIdentifier", subnet)
+                .within("SubnetAvailabilityZone", |xml| {
+                    xml.put("Name", zone);
+                })
+                .within("SubnetOutpost", |_| {})
+                .put("SubnetStatus", "Active");
+        })
+        .put("DBSubnetGroupArn", region.arn("subgrp", &group.name));
+}
+
+/// The content of a `DBParameterGroup` element.
+pub(super) fn parameter_group(xml: &mut Xml, region: &Region, group: &ParameterGroup) {
+    xml.put("DBParameterGroupName", &group.name)
+        .put("DBParameterGroupFamily", &group.family)
+        .put("Description", &group.description)
+        .put("DBParameterGroupArn", region.arn("pg", &group.name));
+}
+
+/// The content of an `OptionGroup` element.
+pub(super) fn option_group(xml: &mut Xml, region: &Region, group: &OptionGroup) {
+    xml.put("OptionGroupName", &group.name)
+        .put("OptionGroupDescription", &group.description)
+        .put("EngineName", &group.engine)
+        .put("MajorEngineVersion", &group.major)
+        .within("Options", |_| {})
+        .put("AllowsVpcAndNonVpcInstanceMemberships", true)
+        .put("OptionGroupArn", region.arn("og", &group.name));
+}
+
+/// An instance as the whole content of a result.
+pub(super) fn instance_result(region: &Region, what: &Instance) -> String {
+    let mut xml = Xml::new();
+    xml.within("DBInstance", |xml| instance(xml, region, what));
+    xml.done()
+}
+
+/// A snapshot as the whole content of a result.
+pub(super) fn snapshot_result(region: &Region, what: &Snapshot) -> String {
+    let mut xml = Xml::new();
+    xml.within("DBSnapshot", |xml| snapshot(xml, region, what));
+    xml.done()
+}
