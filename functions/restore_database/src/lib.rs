@@ -1,1 +1,347 @@
-//! To be written.
+//! Restores a snapshot into a temporary instance, gives it a fresh password, and disposes of it.
+//!
+//! The secret with the password is written down before the instance is asked for, and deleted after it is gone: a
+//! crash at any point leaves something that `dispose` finds by the operation's id. Instances that carry no lease of
+//! the operation are never used and never deleted.
+
+use dr_aws::clients::Clients;
+use dr_aws::metrics;
+use dr_aws::rds::{Deletion, Rds, RestoreStart};
+use dr_aws::secrets::{Credentials, SecretStart, Secrets, fresh_password};
+use dr_core::config::{self, Vars};
+use dr_core::ids::{DatabaseId, OperationId, SnapshotId};
+use dr_core::observed::{Endpoint, Observed, Tags};
+use dr_core::plan::TemporaryTarget;
+use dr_core::restore::{self, CheckStep, DisposeStep, RestoreRequest, RestoreSettings, StartStep};
+use dr_core::{DrError, ErrorClass, ErrorName, Leftovers, Result};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The function's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where and as what temporary instances are made.
+    pub settings: RestoreSettings,
+}
+
+impl Config {
+    /// Reads `DR_RESTORE_SUBNET_GROUP`, `DR_RESTORE_SECURITY_GROUP_IDS`, `DR_RESTORE_INSTANCE_CLASS` (the source's
+    /// when absent) and `DR_RESTORE_TIMEOUT_MINUTES` (10 to 2,880; 240 when absent).
+    ///
+    /// # Errors
+    /// [`ErrorName::InvalidConfiguration`] naming every fault.
+    pub fn read(mut vars: Vars<'_>) -> Result<Self> {
+        let subnet_group = vars.required("DR_RESTORE_SUBNET_GROUP", config::text);
+        let security_group_ids = vars.list("DR_RESTORE_SECURITY_GROUP_IDS", config::text);
+        if security_group_ids.is_empty() {
+            vars.fault(
+                "DR_RESTORE_SECURITY_GROUP_IDS: without one the instance would get the VPC's default group",
+            );
+        }
+        let instance_class = vars.optional("DR_RESTORE_INSTANCE_CLASS", config::text);
+        let minutes = vars.or_else("DR_RESTORE_TIMEOUT_MINUTES", config::number(10..=2_880), 240);
+        vars.build(|| {
+            let timeout = SignedDuration::from_mins(minutes);
+            let subnet_group = subnet_group?;
+            Some(Self {
+                settings: RestoreSettings { subnet_group, security_group_ids, instance_class, timeout },
+            })
+        })
+    }
+}
+
+/// The payload.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Request {
+    /// Begin the restore.
+    Start(Start),
+    /// Look how far it is; sets the password when the time has come.
+    Check(Check),
+    /// Delete the instance, then its secret.
+    Dispose(Dispose),
+}
+
+/// Begin the restore.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Start {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// The snapshot, in the function's Region.
+    pub snapshot_id: SnapshotId,
+    /// The database whose settings are taken; the one that the snapshot names when absent.
+    #[serde(default)]
+    pub database: Option<DatabaseId>,
+    /// The names to use.
+    pub target: TemporaryTarget,
+}
+
+/// Look how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Check {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// The snapshot.
+    pub snapshot_id: SnapshotId,
+    /// The names in use.
+    pub target: TemporaryTarget,
+    /// When the restore was begun.
+    pub started_at: Timestamp,
+}
+
+/// Delete the instance, then its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dispose {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// The names in use.
+    pub target: TemporaryTarget,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "status")]
+pub enum Answer {
+    /// Not there yet.
+    Pending {
+        /// When to call again.
+        check_again_in_seconds: u32,
+        /// For people.
+        progress: Progress,
+    },
+    /// Done.
+    Done(Done),
+}
+
+/// Progress for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Status of the instance.
+    pub instance_status: String,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+pub enum Done {
+    /// The instance is ready under the secret's password.
+    Ready {
+        /// The instance.
+        instance_id: DatabaseId,
+        /// Where it listens.
+        endpoint: Endpoint,
+        /// From the beginning until it was first seen available.
+        time_to_available_seconds: i64,
+    },
+    /// Instance and secret are gone.
+    Disposed {
+        /// Always true.
+        disposed: bool,
+    },
+}
+
+/// The function with what it shares between invocations.
+#[derive(Debug)]
+pub struct Restorer {
+    /// Clients.
+    pub clients: Clients,
+    /// Configuration.
+    pub config: Config,
+}
+
+impl Restorer {
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// Those of [`dr_core::restore`], and those of the calls to RDS and Secrets Manager.
+    pub async fn handle(&self, request: Request, now: Timestamp) -> Result<Answer> {
+        let rds = self.clients.rds(self.clients.home());
+        let secrets = self.clients.secrets();
+        match request {
+            Request::Start(ask) => {
+                restore::check_target(&ask.operation_id, &ask.target)?;
+                self.start(&rds, &secrets, ask, now).await
+            }
+            Request::Check(ask) => {
+                restore::check_target(&ask.operation_id, &ask.target)?;
+                let seconds = now.duration_since(ask.started_at).as_secs_f64();
+                let outcome = self.check(&rds, &secrets, ask, now).await;
+                count(&outcome, seconds);
+                outcome
+            }
+            Request::Dispose(ask) => {
+                restore::check_target(&ask.operation_id, &ask.target)?;
+                dispose(&rds, &secrets, ask, now).await
+            }
+        }
+    }
+
+    async fn start(&self, rds: &Rds, secrets: &Secrets, ask: Start, now: Timestamp) -> Result<Answer> {
+        let (snapshot, existing) = tokio::join!(
+            rds.describe_snapshot(&ask.snapshot_id),
+            rds.describe_database(&ask.target.instance_id)
+        );
+        let of_snapshot = match &snapshot {
+            Observed::Found(facts) => DatabaseId::parse(facts.database.clone()).ok(),
+            _ => None,
+        };
+        let source = match ask.database.or(of_snapshot) {
+            Some(id) => rds.describe_database(&id).await.into_option()?,
+            None => None,
+        };
+        let step = restore::decide_start(
+            &ask.operation_id,
+            &ask.target,
+            &self.config.settings,
+            (&ask.snapshot_id, snapshot),
+            source.as_ref(),
+            existing,
+            now,
+        )?;
+        match step {
+            StartStep::Started => Ok(pending("creating", 5)),
+            StartStep::Wait { check_again_in_seconds } => {
+                Ok(pending("snapshot not available", check_again_in_seconds))
+            }
+            StartStep::Restore { username, lease, request } => {
+                write_down(secrets, &ask.operation_id, &ask.target, username, &lease).await?;
+                restore_once(rds, &ask.operation_id, &request).await.map_err(|error| {
+                    // The secret is there already; `dispose` deletes it.
+                    match error.leftovers() {
+                        Leftovers::Clear => {
+                            let secret = ask.target.secret_id.clone();
+                            error.with_leftovers(Leftovers::Remaining(vec![secret]))
+                        }
+                        _ => error,
+                    }
+                })?;
+                Ok(pending("creating", 5))
+            }
+        }
+    }
+
+    async fn check(&self, rds: &Rds, secrets: &Secrets, ask: Check, now: Timestamp) -> Result<Answer> {
+        let seen = rds.describe_database(&ask.target.instance_id).await;
+        let timeout = self.config.settings.timeout;
+        match restore::decide_check(&ask.operation_id, &ask.target, seen, ask.started_at, timeout, now)? {
+            CheckStep::Wait { status, check_again_in_seconds } => {
+                Ok(pending(&status, check_again_in_seconds))
+            }
+            CheckStep::Ready { endpoint, time_to_available_seconds } => Ok(Answer::Done(Done::Ready {
+                instance_id: ask.target.instance_id,
+                endpoint,
+                time_to_available_seconds,
+            })),
+            CheckStep::SetPassword { arn, remember } => {
+                let content =
+                    own_secret(secrets, &ask.operation_id, &ask.target).await?.ok_or_else(|| {
+                        DrError::new(
+                            ErrorName::CredentialsMissing,
+                            format!(
+                                "setting the password of `{}`: its secret is gone",
+                                ask.target.instance_id
+                            ),
+                        )
+                        .with_leftovers(Leftovers::Remaining(vec![arn.clone()]))
+                    })?;
+                match rds.set_master_password(&ask.target.instance_id, &content.password).await {
+                    Ok(()) => {
+                        rds.tag(&arn, &remember).await?;
+                        Ok(pending("resetting-master-credentials", 5))
+                    }
+                    // It left `available` between the look and the call.
+                    Err(error) if error.name() == ErrorName::DatabaseUnavailable => {
+                        Ok(pending("not available", 10))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// Writes the secret down, before the instance exists.
+async fn write_down(
+    secrets: &Secrets,
+    operation: &OperationId,
+    target: &TemporaryTarget,
+    username: String,
+    lease: &Tags,
+) -> Result<()> {
+    let content =
+        Credentials { username, password: fresh_password()?, operation_id: Some(operation.to_string()) };
+    match secrets.create(&target.secret_id, &content, lease).await? {
+        SecretStart::Created => Ok(()),
+        // From an earlier call of this operation: its password stays.
+        SecretStart::NameTaken => match own_secret(secrets, operation, target).await? {
+            Some(_) => Ok(()),
+            None => Err(DrError::new(
+                ErrorName::StateConflict,
+                format!("creating secret `{}`: one of that name is being deleted", target.secret_id),
+            )),
+        },
+    }
+}
+
+async fn own_secret(
+    secrets: &Secrets,
+    operation: &OperationId,
+    target: &TemporaryTarget,
+) -> Result<Option<Credentials>> {
+    let Some(content) = secrets.read(&target.secret_id).await? else { return Ok(None) };
+    if content.operation_id.as_deref() == Some(operation.as_str()) {
+        return Ok(Some(content));
+    }
+    let text = format!("looking at secret `{}`", target.secret_id);
+    Err(DrError::new(ErrorName::TargetNotOurs, text)
+        .with_remedy("Find out who made that secret; Lifeboat neither uses nor deletes it."))
+}
+
+async fn restore_once(rds: &Rds, operation: &OperationId, request: &RestoreRequest) -> Result<()> {
+    match rds.restore(request).await? {
+        RestoreStart::Started => Ok(()),
+        // An answer that was lost, or a twin of this call: look whose it is.
+        RestoreStart::NameTaken => {
+            restore::adopt(operation, &request.id, rds.describe_database(&request.id).await)
+        }
+    }
+}
+
+async fn dispose(rds: &Rds, secrets: &Secrets, ask: Dispose, now: Timestamp) -> Result<Answer> {
+    let id = &ask.target.instance_id;
+    let seen = rds.describe_database(id).await;
+    match restore::decide_disposal(&ask.operation_id, &ask.target, seen, now)? {
+        DisposeStep::Wait => return Ok(pending("deleting", 10)),
+        DisposeStep::DeleteInstance => match rds.delete_database(id).await? {
+            Deletion::Started => return Ok(pending("deleting", 10)),
+            Deletion::NotNow => return Ok(pending("not deletable yet", 15)),
+            Deletion::Gone => {}
+        },
+        DisposeStep::DeleteSecret => {}
+    }
+    if own_secret(secrets, &ask.operation_id, &ask.target).await?.is_some() {
+        secrets.delete(&ask.target.secret_id).await?;
+    }
+    Ok(Answer::Done(Done::Disposed { disposed: true }))
+}
+
+fn pending(instance_status: &str, check_again_in_seconds: u32) -> Answer {
+    Answer::Pending {
+        check_again_in_seconds,
+        progress: Progress { instance_status: instance_status.to_owned() },
+    }
+}
+
+fn count(outcome: &Result<Answer>, seconds: f64) {
+    match outcome {
+        Ok(Answer::Done(_)) => metrics::operation_ended("restore", "success", Some(seconds)),
+        Ok(Answer::Pending { .. }) => {}
+        // What is tried again has not ended.
+        Err(error) if error.name().class() == ErrorClass::Retry => {}
+        Err(_) => metrics::operation_ended("restore", "failure", Some(seconds)),
+    }
+}

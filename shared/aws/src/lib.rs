@@ -30,6 +30,7 @@ pub use run::{Invocation, run};
 /// The function's environment variables, to be read by [`dr_core::config::Vars`].
 ///
 /// The only place that reads them.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn environment() -> dr_core::config::Vars<'static> {
     dr_core::config::Vars::new(|name| std::env::var(name).ok())
 }

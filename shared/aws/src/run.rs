@@ -32,6 +32,7 @@ pub struct Invocation {
 
 impl Invocation {
     /// Time left until the deadline; zero when it has passed.
+    #[expect(clippy::disallowed_methods, reason = "the one reading of the clock that long handlers live by")]
     pub fn remaining(&self) -> Duration {
         Duration::try_from(self.deadline.duration_since(Timestamp::now())).unwrap_or_default()
     }
@@ -93,6 +94,7 @@ where
         let shared = Rc::clone(&shared);
         async move {
             let (payload, context) = event.into_parts();
+            #[expect(clippy::disallowed_methods, reason = "this is where an invocation's instant comes from")]
             let invocation = Invocation::new(&context, Timestamp::now());
             let outcome = answer(operation, &shared.0, &shared.1, payload, &invocation).await;
             if let Err(error) = &outcome {
@@ -120,7 +122,8 @@ where
 {
     let shared = started.as_ref().map_err(again)?;
     let request = input::parse(&format!("the request to {operation}"), payload)?;
-    handle(shared, request, invocation).await
+    // Boxed, because the layouts of the SDK's futures nest deeper than the compiler follows them in one go.
+    Box::pin(handle(shared, request, invocation)).await
 }
 
 /// The same error once more: what failed at the start fails every invocation.

@@ -31,6 +31,24 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// Characters of a fresh password: all of them allowed by RDS (which refuses `/`, `"`, `@` and spaces), and as many
+/// as six bits can tell apart, so that every one is equally likely.
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// Characters of a fresh password: 240 bits.
+const PASSWORD_LENGTH: usize = 40;
+
+/// A password from the operating system's random source.
+///
+/// # Errors
+/// [`ErrorName::Internal`] when there is no random source.
+pub fn fresh_password() -> Result<String> {
+    let mut random = [0_u8; PASSWORD_LENGTH];
+    getrandom::fill(&mut random).map_err(|error| {
+        DrError::new(ErrorName::Internal, "making a password: no random source").with_source(error)
+    })?;
+    Ok(random.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 63)])).collect())
+}
+
 /// What came of asking for a new secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretStart {

@@ -252,10 +252,11 @@ pub fn xml_members(members: &[(&str, &str)]) -> String {
 
 /// A `TagList`.
 pub fn xml_tags(tags: &BTreeMap<String, String>) -> String {
-    let items: String = tags
-        .iter()
-        .map(|(key, value)| format!("<Tag><Key>{key}</Key><Value>{value}</Value></Tag>"))
-        .collect();
+    let items = tags.iter().fold(String::new(), |mut text, (key, value)| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "<Tag><Key>{key}</Key><Value>{value}</Value></Tag>");
+        text
+    });
     format!("<TagList>{items}</TagList>")
 }
 

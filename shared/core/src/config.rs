@@ -14,9 +14,11 @@ use crate::ids::{KmsKeyId, Region};
 /// What a parser of one variable's text returns: the value, or the rule that the text breaks.
 pub type Parsed<T> = std::result::Result<T, String>;
 
+type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
 /// The environment being read.
 pub struct Vars<'a> {
-    lookup: Box<dyn Fn(&str) -> Option<String> + 'a>,
+    lookup: Box<Lookup<'a>>,
     faults: Vec<String>,
 }
 
@@ -41,13 +43,11 @@ impl<'a> Vars<'a> {
 
     /// A variable that must be there. `None` only together with a fault.
     pub fn required<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Parsed<T>) -> Option<T> {
-        match self.read(name, parse) {
-            Some(parsed) => parsed.ok(),
-            None => {
-                self.faults.push(format!("{name}: it is not set"));
-                None
-            }
-        }
+        let Some(parsed) = self.read(name, parse) else {
+            self.faults.push(format!("{name}: it is not set"));
+            return None;
+        };
+        parsed.ok()
     }
 
     /// A variable that may be absent. A malformed one is a fault, not an absence.

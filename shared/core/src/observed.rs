@@ -60,6 +60,7 @@ pub struct Endpoint {
 /// A DB instance, from `DescribeDBInstances`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "RDS reports these as independent yes-or-no facts")]
 pub struct DatabaseFacts {
     /// Its identifier.
     pub id: DatabaseId,
@@ -240,7 +241,7 @@ impl TryFrom<String> for SnapshotArn {
         };
         let region = Region::try_from(region.to_owned())?;
         let id = SnapshotId::try_from(id.to_owned())?;
-        Ok(Self { region, id, text })
+        Ok(Self { text, region, id })
     }
 }
 

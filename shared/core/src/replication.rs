@@ -128,14 +128,24 @@ pub fn check_order(order: &CopyOrder, id: &SnapshotId, known: &[Region]) -> Resu
     if *order.source.region() == order.region {
         return invalid("the snapshot is in that Region already, and a copy beside it protects from nothing");
     }
-    if !known.contains(&order.region) {
-        return Err(DrError::new(ErrorName::RegionUnknown, order.what()));
-    }
+    check_region(&order.region, known)?;
     if let Some(region) = order.key.region().filter(|region| *region != order.region) {
         let text = format!("{}: the key is of {region}", order.what());
         return Err(DrError::new(ErrorName::KeyWrongRegion, text));
     }
     plan::check_tags(&without_aws(&order.tags))
+}
+
+/// Whether copies may go to a Region.
+///
+/// # Errors
+/// [`ErrorName::RegionUnknown`].
+pub fn check_region(region: &Region, known: &[Region]) -> Result<()> {
+    if known.contains(region) {
+        Ok(())
+    } else {
+        Err(DrError::new(ErrorName::RegionUnknown, format!("copying a snapshot to {region}")))
+    }
 }
 
 /// The ARN of the destination's key, when RDS can use it.

@@ -98,7 +98,7 @@ pub fn decide_start(
     target: &TemporaryTarget,
     settings: &RestoreSettings,
     (snapshot_id, snapshot): (&SnapshotId, Observed<SnapshotFacts>),
-    source: Option<DatabaseFacts>,
+    source: Option<&DatabaseFacts>,
     existing: Observed<DatabaseFacts>,
     now: Timestamp,
 ) -> Result<StartStep> {
@@ -122,7 +122,6 @@ pub fn decide_start(
     labels::expire(&mut lease, Some(now + settings.timeout + LEASE));
     // A source that was upgraded since has a parameter group of another family, which RDS would refuse.
     let parameter_group = source
-        .as_ref()
         .filter(|source| source.engine == snapshot.engine)
         .filter(|source| {
             source.major_version().map(|major| major.to_string()) == major(&snapshot.engine_version)
@@ -134,7 +133,7 @@ pub fn decide_start(
         instance_class: settings
             .instance_class
             .clone()
-            .or_else(|| source.as_ref().map(|source| source.instance_class.clone())),
+            .or_else(|| source.map(|source| source.instance_class.clone())),
         subnet_group: settings.subnet_group.clone(),
         security_group_ids: settings.security_group_ids.clone(),
         parameter_group,
@@ -307,6 +306,18 @@ fn ours(instance: DatabaseFacts, operation: &OperationId) -> Result<DatabaseFact
         let text = format!("looking at instance `{}` in {}", instance.id, instance.region);
         Err(DrError::new(ErrorName::TargetNotOurs, text))
     }
+}
+
+/// Whether an instance whose name was taken when the restore was asked for is this operation's own.
+///
+/// # Errors
+/// [`ErrorName::TargetNotOurs`], and [`ErrorName::StateConflict`] when it cannot be seen yet.
+pub fn adopt(operation: &OperationId, id: &DatabaseId, seen: Observed<DatabaseFacts>) -> Result<()> {
+    let unseen = || {
+        let text = format!("restoring as `{id}`: its name is taken, but it cannot be seen yet");
+        DrError::new(ErrorName::StateConflict, text)
+    };
+    ours(seen.found_or_else(unseen)?, operation).map(|_| ())
 }
 
 /// A measured restore, as the judge takes it.

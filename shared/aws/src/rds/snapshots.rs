@@ -13,7 +13,7 @@ use crate::errors::{Call, code_of};
 #[derive(Debug)]
 pub enum SnapshotStart {
     /// RDS is making it.
-    Started(SnapshotFacts),
+    Started(Box<SnapshotFacts>),
     /// The name is taken, by us or by somebody else.
     NameTaken,
 }
@@ -22,7 +22,7 @@ pub enum SnapshotStart {
 #[derive(Debug)]
 pub enum CopyStart {
     /// RDS is copying.
-    Started(SnapshotFacts),
+    Started(Box<SnapshotFacts>),
     /// The name is taken, by us or by somebody else.
     NameTaken,
     /// `SnapshotQuotaExceeded`, which means two things; only its message tells.
@@ -96,7 +96,9 @@ impl Rds {
             .send()
             .await;
         match sent {
-            Ok(answer) => self.started(answer.db_snapshot()).map(SnapshotStart::Started),
+            Ok(answer) => {
+                self.started(answer.db_snapshot()).map(|facts| SnapshotStart::Started(Box::new(facts)))
+            }
             Err(fault) if code_of(&fault) == Some("DBSnapshotAlreadyExists") => Ok(SnapshotStart::NameTaken),
             Err(fault) => Err(call.failure(fault)),
         }
@@ -124,7 +126,7 @@ impl Rds {
             .send()
             .await;
         match sent {
-            Ok(answer) => self.started(answer.db_snapshot()).map(CopyStart::Started),
+            Ok(answer) => self.started(answer.db_snapshot()).map(|facts| CopyStart::Started(Box::new(facts))),
             Err(fault) => match code_of(&fault) {
                 Some("DBSnapshotAlreadyExists") => Ok(CopyStart::NameTaken),
                 Some("SnapshotQuotaExceeded") => {
