@@ -6,8 +6,16 @@ MiniStack by name, so they hold for the pinned version only: `apply_all` refuses
 
 import importlib.metadata
 
-from . import child_executions, execution, iam_of_rds, iam_of_state_machines, jsonata
-from . import lambda_processes, rds, transport
+from . import (
+    child_executions,
+    execution,
+    iam_of_rds,
+    iam_of_state_machines,
+    jsonata,
+    lambda_processes,
+    rds,
+    transport,
+)
 
 MINISTACK = "1.5.33"
 

@@ -18,7 +18,7 @@ _current: contextvars.ContextVar = contextvars.ContextVar("execution", default=N
 _history_lock = threading.Lock()
 
 
-class Ended(Exception):
+class Ended(Exception):  # noqa: N818  (not an error)
     """This execution is over (stopped or timed out); its threads have nothing more to do."""
 
 

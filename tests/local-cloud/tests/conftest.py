@@ -38,7 +38,8 @@ def rds_server():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):  # noqa: N802
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            double.requests.append({"headers": {name.lower(): value for name, value in self.headers.items()}, "body": body.decode(), "path": self.path})
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            double.requests.append({"headers": headers, "body": body.decode(), "path": self.path})
             if double.answer is None:
                 self.close_connection = True
                 return
