@@ -57,6 +57,8 @@ pub(super) struct Window {
     pub(super) columns_in_motion: bool,
     /// Whether the restore's types are not those of the frame, and may not be.
     pub(super) types_moved: bool,
+    /// Whether the source's types were not those of the restore any more after the snapshot.
+    pub(super) types_moved_later: bool,
 }
 
 /// The table on the source after the snapshot.
@@ -350,7 +352,10 @@ impl Window {
             schema.get(database).and_then(|classes| classes.get(TYPE_CLASS)).cloned()
         };
         let types = class(&plan.schema);
-        let types_moved = class(&examination.catalogue.schema) != types
+        let types_here = class(&examination.catalogue.schema);
+        let types_moved_later =
+            observation.is_some_and(|observation| class(&observation.schema) != types_here);
+        let types_moved = types_here != types
             && (observation.is_none_or(|observation| class(&observation.schema) != types)
                 || in_motion(before, after.flatten(), TYPE_CATALOGUES));
         Self {
@@ -363,6 +368,7 @@ impl Window {
             touched,
             pending: observation.is_none_or(|observation| observation.pending_counters),
             types_moved,
+            types_moved_later,
         }
     }
 }

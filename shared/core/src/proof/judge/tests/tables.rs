@@ -82,6 +82,17 @@ fn a_table_gets_the_verdict_that_the_evidence_allows() {
             Verdict::Proven,
         ),
         (
+            "rows gone, found changed by a type that was changed after the snapshot",
+            |w| {
+                w.here(0).outcome = digested(rows(0..9));
+                w.narrow(0, found(&["9"]));
+                w.after().deleted += 50;
+                class(&mut w.observation.as_mut().unwrap().schema, "types", "types-2");
+            },
+            Reason::WithinCounters,
+            Verdict::Proven,
+        ),
+        (
             "rows gone, found missing",
             |w| {
                 w.here(0).outcome = digested(rows(0..9));
