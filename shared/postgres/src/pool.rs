@@ -155,14 +155,14 @@ where
     let mut session: Option<Session> = None;
     while let Some(task) = shared.take() {
         let begun = Instant::now();
-        let output =
-            match tokio::time::timeout_at(shared.limits.cut_at, persist(shared, &task, &mut session)).await {
-                Ok(output) => output?,
-                Err(_) => {
-                    session = None;
-                    if shared.is_fresh(begun) { task.expired(begun.elapsed()) } else { None }
-                }
-            };
+        let attempt =
+            tokio::time::timeout_at(shared.limits.cut_at, persist(shared, &task, &mut session)).await;
+        let output = if let Ok(output) = attempt {
+            output?
+        } else {
+            session = None;
+            if shared.is_fresh(begun) { task.expired(begun.elapsed()) } else { None }
+        };
         if let Some(output) = output {
             (shared.store)(output).await?;
             shared.done.fetch_add(1, Ordering::Relaxed);

@@ -31,8 +31,8 @@ pub async fn fingerprint(session: &Session) -> Result<SchemaFingerprint> {
 /// SQL: the object `oid` of `catalogue` was not brought by an extension.
 fn own(catalogue: &str, oid: &str) -> String {
     format!(
-        "NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = '{catalogue}'::regclass AND e.objid = {oid} \
-         AND e.deptype = 'e')"
+        "NOT EXISTS (SELECT FROM pg_depend dep WHERE dep.classid = '{catalogue}'::regclass AND dep.objid = {oid} \
+         AND dep.deptype = 'e')"
     )
 }
 
