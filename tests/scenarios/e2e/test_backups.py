@@ -1,0 +1,106 @@
+"""Backups that go well, and backups whose snapshot is damaged: through the deployed stack, with IAM enforced."""
+
+import pytest
+
+QUIET = {"crossRegionBackup": False}
+
+
+def backup(stage, request, seconds=180):
+    """Runs a backup; returns its end and its operation's record."""
+    ended = stage.run("BackupOrchestration", request, seconds)
+    return ended, stage.operation(ended["executionArn"])
+
+
+def copies(stage, region, name):
+    return [copy for copy in stage.cloud.client("rds", region).describe_db_snapshots()["DBSnapshots"]
+            if copy["DBSnapshotIdentifier"] == name]
+
+
+def test_a_backup_is_proven_and_copied_under_each_regions_key(stage, database):
+    ended, operation = backup(stage, {
+        "database": database.name, "tags": {"Owner": "ada"}, "lifecycle": {"deleteAfterDays": 7},
+        "validation": {"foreignKeys": True, "uniqueConstraints": True}})
+    assert ended["status"] == "SUCCEEDED", ended
+    output = ended["output"]
+    assert (output["proof"]["verdict"], output["proof"]["level"]) == ("proven", "content")
+    assert output["proof"]["checks"]["sound"] > 10 and output["proof"]["checks"]["faulty"] == 0
+    assert output["proof"]["coverage"]["provenRowsPercent"] > 90
+    assert output["proof"]["rpoSeconds"] is not None
+
+    [snapshot] = copies(stage, "us-east-1", output["snapshotId"])
+    tags = {tag["Key"]: tag["Value"] for tag in snapshot["TagList"]}
+    assert tags["lifeboat:proof"] == "proven" and tags["Owner"] == "ada"
+    assert tags["lifeboat:operation-id"] == operation["operationId"]
+    for region in ("us-west-2", "eu-west-1"):
+        [copy] = copies(stage, region, output["snapshotId"])
+        assert copy["KmsKeyId"] == stage.keys[region] and copy["Encrypted"]
+        assert copy["OriginalSnapshotCreateTime"] == snapshot["OriginalSnapshotCreateTime"]
+        carried = {tag["Key"]: tag["Value"] for tag in copy["TagList"]}
+        assert carried["lifeboat:role"] == "copy" and carried["Owner"] == "ada"
+        assert carried["lifeboat:source-arn"] == snapshot["DBSnapshotArn"]
+
+    assert operation["status"] == "succeeded"
+    settings = operation["result"]["database"]["settings"]
+    assert settings["subnetGroup"] and settings["parameterGroup"] and settings["instanceClass"]
+    [info] = stage.alerts("Info")
+    assert output["snapshotId"] in info["message"]
+    assert stage.alerts("Critical") == []
+
+
+def test_a_selector_finds_its_database_and_locks_it(stage, database):
+    ended, operation = backup(stage, {"selector": {"tag": {"key": "tier", "value": "gold"}}, **QUIET})
+    assert ended["status"] == "SUCCEEDED", ended
+    assert operation["resourceId"] == database.name
+    assert ended["output"]["copies"] == []
+
+
+def test_a_quick_backup_restores_nothing(stage, database):
+    ended, _ = backup(stage, {"database": database.name, "validation": {"depth": "quick"}, **QUIET})
+    assert ended["status"] == "SUCCEEDED", ended
+    assert ended["output"]["proof"]["level"] == "quick"
+    entered = {event["stateEnteredEventDetails"]["name"] for event in stage.history(ended["executionArn"])
+               if "stateEnteredEventDetails" in event}
+    assert "FrameSource" not in entered
+
+
+def test_any_snapshot_can_be_proven_without_a_frame(stage, database):
+    rds = stage.cloud.client("rds")
+    rds.create_db_snapshot(DBInstanceIdentifier=database.name, DBSnapshotIdentifier="by-hand")
+    rds.get_waiter("db_snapshot_available").wait(
+        DBSnapshotIdentifier="by-hand", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    ended = stage.run("ProveBackup", {"snapshotId": "by-hand", "database": database.name})
+    assert ended["status"] == "SUCCEEDED", ended
+    assert (ended["output"]["verdict"], ended["output"]["level"]) == ("proven", "structure")
+    assert stage.operation(ended["executionArn"])["status"] == "succeeded"
+
+
+def test_a_second_backup_of_a_database_is_refused_while_the_first_runs(stage, database):
+    first = stage.start("BackupOrchestration", {"database": database.name, **QUIET})
+    ended, operation = backup(stage, {"database": database.name, **QUIET})
+    assert (ended["status"], ended["error"]) == ("FAILED", "Dr.OperationInProgress")
+    assert operation["error"]["code"] == "OPERATION_IN_PROGRESS"
+    assert stage.finish(first)["status"] == "SUCCEEDED"
+
+
+DAMAGE = {
+    "zeroed page": ({"zeroPage": {"table": "shop.customer", "block": 3}}, "shop.customer"),
+    "deleted row": ({"sql": {"statements": ["delete from shop.orders where order_id = 5"]}}, "shop.orders_2024"),
+    "corrupted index": ({"corruptIndex": {"index": "shop.invoice_pkey"}}, "shop.invoice"),
+    "torn log": ({"tearWal": {}}, ""),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_backup_is_refused(stage, database, name):
+    kind, subject = DAMAGE[name]
+    stage.cloud.control("faults", {"action": "CreateDBSnapshot", "nth": 1, "count": 1, "effect": {
+        "damage": {"database": database.database, "kind": kind}}})
+    ended, operation = backup(stage, {"database": database.name})
+    assert (ended["status"], ended["error"]) == ("FAILED", "Dr.BackupUnproven"), ended
+    snapshot = operation["plan"]["snapshotId"]
+    [kept] = copies(stage, "us-east-1", snapshot)
+    assert {tag["Key"]: tag["Value"] for tag in kept["TagList"]}["lifeboat:proof"] == "unproven"
+    assert copies(stage, "us-west-2", snapshot) == copies(stage, "eu-west-1", snapshot) == []
+    assert operation["error"]["name"] == "Dr.BackupUnproven" and subject in operation["error"]["message"]
+    [alert] = [alert for alert in stage.alerts("Critical") if snapshot in alert["message"]]
+    assert "NOT proven" in alert["subject"] and subject in alert["message"]
