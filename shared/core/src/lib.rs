@@ -8,6 +8,8 @@ pub mod config;
 pub mod control;
 pub mod error;
 pub mod failure;
+#[cfg(test)]
+mod fixtures;
 pub mod ids;
 pub mod input;
 pub mod labels;

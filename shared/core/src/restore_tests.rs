@@ -1,1 +1,225 @@
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+use super::*;
+use crate::fixtures::{at, database, snapshot};
 
+fn operation() -> OperationId {
+    OperationId::parse("proof-0123456789abcdef").unwrap()
+}
+
+fn target() -> TemporaryTarget {
+    TemporaryTarget::of(&operation()).unwrap()
+}
+
+fn settings() -> RestoreSettings {
+    RestoreSettings {
+        subnet_group: "restore".into(),
+        security_group_ids: vec!["sg-restore".into()],
+        instance_class: None,
+        timeout: SignedDuration::from_mins(60),
+    }
+}
+
+fn started() -> Timestamp {
+    at("2026-01-02T04:00:00Z")
+}
+
+fn instance(status: &str) -> DatabaseFacts {
+    let mut facts = database(target().instance_id.as_str(), status);
+    facts.tags = labels::mark(Role::Temporary, &operation(), Some("orders"));
+    labels::expire(&mut facts.tags, Some(at("2026-01-03T05:00:00Z")));
+    facts
+}
+
+fn start(
+    snapshot: Observed<SnapshotFacts>,
+    source: Option<&DatabaseFacts>,
+    existing: Observed<DatabaseFacts>,
+) -> Result<StartStep> {
+    let id = SnapshotId::parse("orders-1").unwrap();
+    decide_start(&operation(), &target(), &settings(), (&id, snapshot), source, existing, started())
+}
+
+fn check(seen: Observed<DatabaseFacts>, now: Timestamp) -> Result<CheckStep> {
+    decide_check(&operation(), &target(), seen, started(), settings().timeout, now)
+}
+
+#[test]
+fn names_of_other_operations_are_refused() {
+    check_target(&operation(), &target()).unwrap();
+    let other = OperationId::parse("proof-ffffffffffffffff").unwrap();
+    assert_eq!(check_target(&other, &target()).unwrap_err().name(), ErrorName::InvalidInput);
+    let mut production = target();
+    production.instance_id = DatabaseId::parse("orders").unwrap();
+    assert_eq!(check_target(&operation(), &production).unwrap_err().name(), ErrorName::InvalidInput);
+}
+
+#[test]
+fn a_restore_takes_the_installations_network_and_the_sources_settings() {
+    let source = database("orders", "available");
+    let step = start(Observed::Found(snapshot("available")), Some(&source), Observed::Missing).unwrap();
+    let StartStep::Restore { username, lease, request } = step else { panic!("{step:?}") };
+    assert_eq!(username, "master");
+    assert_eq!(lease[labels::ROLE], "temporary");
+    assert_eq!(lease[labels::EXPIRES_AT], "2026-01-03T05:00:00Z");
+    assert_eq!(
+        *request,
+        RestoreRequest {
+            snapshot: SnapshotId::parse("orders-1").unwrap(),
+            id: target().instance_id,
+            instance_class: Some("db.m7g.large".into()),
+            subnet_group: "restore".into(),
+            security_group_ids: vec!["sg-restore".into()],
+            parameter_group: Some("orders-16".into()),
+            option_group: Some("default:postgres-16".into()),
+            port: Some(5432),
+            tags: lease,
+        }
+    );
+}
+
+#[test]
+fn a_source_that_is_gone_or_was_upgraded_gives_no_parameter_group() {
+    let mut upgraded = database("orders", "available");
+    upgraded.engine_version = "17.2".into();
+    for source in [None, Some(&upgraded)] {
+        let step = start(Observed::Found(snapshot("available")), source, Observed::Missing).unwrap();
+        let StartStep::Restore { request, .. } = step else { panic!("{step:?}") };
+        assert_eq!(request.parameter_group, None);
+    }
+}
+
+#[test]
+fn what_is_there_decides_how_to_begin() {
+    let mut foreign = instance("available");
+    foreign.tags.clear();
+    let mut no_user = snapshot("available");
+    no_user.master_username = None;
+    let found = |status: &str| Observed::Found(snapshot(status));
+    for (snapshot, existing, expected) in [
+        (found("available"), Observed::Found(instance("creating")), Ok(StartStep::Started)),
+        (Observed::Missing, Observed::Found(instance("creating")), Ok(StartStep::Started)),
+        (found("available"), Observed::Found(foreign), Err(ErrorName::TargetNotOurs)),
+        (Observed::Missing, Observed::Missing, Err(ErrorName::SnapshotMissing)),
+        (found("failed"), Observed::Missing, Err(ErrorName::SnapshotFailed)),
+        (found("creating"), Observed::Missing, Ok(StartStep::Wait { check_again_in_seconds: 30 })),
+        (Observed::Found(no_user), Observed::Missing, Err(ErrorName::CredentialsMissing)),
+    ] {
+        assert_eq!(start(snapshot, None, existing).map_err(|error| error.name()), expected);
+    }
+}
+
+#[test]
+fn every_status_on_the_way_means_one_thing() {
+    let soon = at("2026-01-02T04:10:00Z");
+    let last = at("2026-01-02T05:00:00Z");
+    let late = at("2026-01-02T05:00:01Z");
+    for (status, now, expected) in [
+        ("creating", soon, Ok("wait")),
+        ("modifying", soon, Ok("wait")),
+        ("backing-up", soon, Ok("wait")),
+        ("something-new", soon, Ok("wait")),
+        ("creating", last, Ok("wait")),
+        ("creating", late, Err(ErrorName::RestoreTimeout)),
+        ("available", soon, Ok("password")),
+        ("available", late, Ok("password")),
+        ("incompatible-network", soon, Err(ErrorName::RestoreIncompatible)),
+        ("incompatible-restore", soon, Err(ErrorName::RestoreIncompatible)),
+        ("incompatible-parameters", soon, Err(ErrorName::RestoreIncompatible)),
+        ("incompatible-option-group", soon, Err(ErrorName::RestoreIncompatible)),
+        ("restore-error", soon, Err(ErrorName::RestoreFailed)),
+        ("failed", soon, Err(ErrorName::RestoreFailed)),
+        ("storage-full", soon, Err(ErrorName::RestoreFailed)),
+        ("deleting", soon, Err(ErrorName::RestoreFailed)),
+        ("insufficient-capacity", soon, Err(ErrorName::InsufficientCapacity)),
+        ("inaccessible-encryption-credentials", soon, Err(ErrorName::KeyNotAccessible)),
+        ("inaccessible-encryption-credentials-recoverable", soon, Err(ErrorName::KeyNotAccessible)),
+    ] {
+        let outcome = check(Observed::Found(instance(status)), now).map_err(|error| error.name());
+        let outcome = outcome.map(|step| match step {
+            CheckStep::Wait { .. } => "wait",
+            CheckStep::SetPassword { .. } => "password",
+            CheckStep::Ready { .. } => "ready",
+        });
+        assert_eq!(outcome, expected, "{status} at {now}");
+    }
+}
+
+#[test]
+fn the_password_is_waited_for_until_it_is_applied() {
+    let now = at("2026-01-02T04:20:00Z");
+    let CheckStep::SetPassword { remember, .. } = check(Observed::Found(instance("available")), now).unwrap()
+    else {
+        panic!()
+    };
+    let with = |status: &str, change: fn(&mut DatabaseFacts)| {
+        let mut facts = instance(status);
+        facts.tags.extend(remember.clone());
+        change(&mut facts);
+        check(Observed::Found(facts), at("2026-01-02T04:21:00Z")).unwrap()
+    };
+    assert!(matches!(with("resetting-master-credentials", |_| ()), CheckStep::Wait { .. }));
+    assert!(matches!(with("available", |facts| facts.password_pending = true), CheckStep::Wait { .. }));
+    assert!(matches!(with("available", |facts| facts.endpoint = None), CheckStep::Wait { .. }));
+    let CheckStep::Ready { endpoint, time_to_available_seconds } = with("available", |_| ()) else {
+        panic!()
+    };
+    assert_eq!((endpoint.port, time_to_available_seconds), (5432, 1200));
+}
+
+#[test]
+fn an_instance_without_our_whole_lease_is_never_touched() {
+    let changes: [fn(&mut DatabaseFacts); 5] = [
+        |facts| facts.tags.clear(),
+        |facts| drop(facts.tags.remove(labels::EXPIRES_AT)),
+        |facts| drop(facts.tags.insert(labels::ROLE.into(), "backup".into())),
+        |facts| drop(facts.tags.insert(labels::OPERATION_ID.into(), "proof-ffffffffffffffff".into())),
+        |facts| facts.id = DatabaseId::parse("orders").unwrap(),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut facts = instance("available");
+        change(&mut facts);
+        let dispose = decide_disposal(&operation(), &target(), Observed::Found(facts.clone()), started());
+        assert_eq!(dispose.unwrap_err().name(), ErrorName::TargetNotOurs, "{number}");
+        let check = check(Observed::Found(facts), started());
+        assert_eq!(check.unwrap_err().name(), ErrorName::TargetNotOurs, "{number}");
+    }
+}
+
+#[test]
+fn disposal_goes_from_instance_to_secret() {
+    let lease_over = at("2026-01-04T05:00:01Z");
+    for (status, now, expected) in [
+        ("available", started(), Ok(DisposeStep::DeleteInstance)),
+        ("creating", started(), Ok(DisposeStep::DeleteInstance)),
+        ("incompatible-network", started(), Ok(DisposeStep::DeleteInstance)),
+        ("deleting", started(), Ok(DisposeStep::Wait)),
+        ("deleting", lease_over, Err(ErrorName::DisposalFailed)),
+        ("available", lease_over, Ok(DisposeStep::DeleteInstance)),
+    ] {
+        let seen = Observed::Found(instance(status));
+        let step = decide_disposal(&operation(), &target(), seen, now).map_err(|error| error.name());
+        assert_eq!(step, expected, "{status} at {now}");
+    }
+    let gone = decide_disposal(&operation(), &target(), Observed::Missing, started()).unwrap();
+    assert_eq!(gone, DisposeStep::DeleteSecret);
+    let unreachable = Observed::Unreachable(DrError::new(ErrorName::AwsUnreachable, "looking"));
+    let unknown = decide_disposal(&operation(), &target(), unreachable, started());
+    assert_eq!(unknown.unwrap_err().name(), ErrorName::AwsUnreachable, "not knowing is not being gone");
+}
+
+#[test]
+fn a_fresh_instance_may_be_unseen_for_a_while() {
+    let wait = check(Observed::Missing, started() + SETTLING).unwrap();
+    assert!(matches!(wait, CheckStep::Wait { .. }));
+    let gone = check(Observed::Missing, started() + SETTLING + SignedDuration::from_secs(1)).unwrap_err();
+    assert_eq!(gone.name(), ErrorName::RestoreFailed);
+}
+
+#[test]
+fn a_taken_name_is_adopted_only_with_our_lease() {
+    let id = target().instance_id;
+    adopt(&operation(), &id, Observed::Found(instance("creating"))).unwrap();
+    let foreign = Observed::Found(database(id.as_str(), "available"));
+    assert_eq!(adopt(&operation(), &id, foreign).unwrap_err().name(), ErrorName::TargetNotOurs);
+    assert_eq!(adopt(&operation(), &id, Observed::Missing).unwrap_err().name(), ErrorName::StateConflict);
+}
