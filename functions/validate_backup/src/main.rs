@@ -1,2 +1,34 @@
-//! To be written.
-fn main() {}
+//! The Lambda function `validate_backup`.
+
+// The futures of SDK and database calls nest deeper than the compiler follows by default.
+#![recursion_limit = "256"]
+
+use dr_aws::clients::Clients;
+use dr_aws::objects::Bucket;
+use dr_core::{DrError, ErrorName, Result};
+use dr_postgres::Security;
+use validate_backup::{Config, Handler, Reach, Request};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> std::result::Result<(), lambda_runtime::Error> {
+    dr_aws::run("validate_backup", start(), async |handler: &Handler<Bucket>, request: Request, invocation| {
+        handler.handle(request, invocation).await
+    })
+    .await
+}
+
+async fn start() -> Result<Handler<Bucket>> {
+    let config = Config::read(dr_aws::environment())?;
+    let clients = Clients::from_environment().await?;
+    let security = match &config.ca_file {
+        Some(path) => Security::verified(&std::fs::read(path).map_err(|error| {
+            DrError::new(ErrorName::InvalidConfiguration, format!("reading DR_DB_CA_FILE `{path}`"))
+                .with_source(error)
+        })?)?,
+        None => Security::rds()?,
+    };
+    Ok(Handler {
+        store: clients.bucket(config.metadata_bucket),
+        reach: Reach { clients, security },
+    })
+}

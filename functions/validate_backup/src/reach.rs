@@ -1,0 +1,200 @@
+//! From a database's name to a connection: endpoint, credentials, whom to trust.
+//!
+//! Nothing here connects. Passwords and tokens are handed on and never printed.
+
+use aws_sdk_rds::auth_token::{AuthTokenGenerator, Config as TokenConfig};
+use dr_aws::clients::Clients;
+use dr_core::ids::DatabaseId;
+use dr_core::observed::{DatabaseFacts, Endpoint, SnapshotFacts};
+use dr_core::plan::TemporaryTarget;
+use dr_core::request::Credentials;
+use dr_core::{DrError, ErrorName, Result};
+use dr_core::ids::SnapshotId;
+use dr_postgres::settings::{ConnectionSettings, Password, Security};
+
+/// The tag that names the secret of a database's user.
+const SECRET_TAG: &str = "lifeboat:secret-id";
+/// The database to connect to where the instance names none.
+const DEFAULT_DATABASE: &str = "postgres";
+/// Statuses in which an instance accepts connections. RDS takes a snapshot in `backing-up`, so that the source has
+/// it just when it is observed.
+const SERVING: &[&str] = &[
+    "available",
+    "backing-up",
+    "configuring-enhanced-monitoring",
+    "configuring-iam-database-auth",
+    "configuring-log-exports",
+    "modifying",
+    "storage-optimization",
+    "storage-config-upgrade",
+    "storage-initialization",
+];
+
+/// Finds databases and what connecting to them needs.
+#[derive(Debug)]
+pub struct Reach {
+    /// AWS.
+    pub clients: Clients,
+    /// Whom to trust.
+    pub security: Security,
+}
+
+impl Reach {
+    /// Facts of an instance that serves.
+    ///
+    /// # Errors
+    /// `DatabaseMissing`, `DatabaseUnavailable`, `EngineUnsupported`, or of the call.
+    pub async fn instance(&self, id: &DatabaseId) -> Result<DatabaseFacts> {
+        let region = self.clients.home();
+        let what = || format!("looking for database `{id}` in {region}");
+        let facts = self
+            .clients
+            .rds(region)
+            .describe_database(id)
+            .await
+            .found_or_else(|| DrError::new(ErrorName::DatabaseMissing, what()))?;
+        usable(&facts).map(|()| facts)
+    }
+
+    /// A connection to the source, under the credentials that were asked for or that the instance names.
+    ///
+    /// # Errors
+    /// `CredentialsMissing`, `DatabaseUnavailable`, or of the calls.
+    pub async fn source(
+        &self,
+        facts: &DatabaseFacts,
+        credentials: Option<&Credentials>,
+    ) -> Result<ConnectionSettings> {
+        let endpoint = endpoint(facts)?;
+        let (user, password) = match choose(facts, credentials)? {
+            Chosen::Secret(id) => self.secret(&id).await?,
+            Chosen::Token(user) => {
+                let token = self.token(facts, endpoint, &user).await?;
+                (user, token)
+            }
+        };
+        Ok(self.settings(facts, endpoint, user, password))
+    }
+
+    /// A connection to a temporary restore: its master user, and the password that was made for it.
+    ///
+    /// # Errors
+    /// `CredentialsMissing`, `DatabaseMissing`, `DatabaseUnavailable`, or of the calls.
+    pub async fn target(&self, target: &TemporaryTarget) -> Result<ConnectionSettings> {
+        let facts = self.instance(&target.instance_id).await?;
+        let endpoint = endpoint(&facts)?;
+        let (user, password) = self.secret(&target.secret_id).await?;
+        let user = facts.master_username.clone().unwrap_or(user);
+        Ok(self.settings(&facts, endpoint, user, password))
+    }
+
+    /// Facts of a snapshot of this Region.
+    ///
+    /// # Errors
+    /// `SnapshotMissing`, or of the call.
+    pub async fn snapshot(&self, id: &SnapshotId) -> Result<SnapshotFacts> {
+        let region = self.clients.home();
+        self.clients.rds(region).describe_snapshot(id).await.found_or_else(|| {
+            DrError::new(ErrorName::SnapshotMissing, format!("looking for snapshot `{id}` in {region}"))
+        })
+    }
+
+    fn settings(
+        &self,
+        facts: &DatabaseFacts,
+        endpoint: &Endpoint,
+        user: String,
+        password: Password,
+    ) -> ConnectionSettings {
+        let database = facts.database_name.as_deref().unwrap_or(DEFAULT_DATABASE);
+        ConnectionSettings::new(
+            endpoint.address.clone(),
+            endpoint.port,
+            user,
+            Some(password),
+            database,
+            self.security.clone(),
+        )
+    }
+
+    async fn secret(&self, id: &str) -> Result<(String, Password)> {
+        let secret = self.clients.secrets().read(id).await?.ok_or_else(|| {
+            DrError::new(ErrorName::CredentialsMissing, format!("reading secret `{id}`: it does not exist"))
+        })?;
+        Ok((secret.username, Password::new(secret.password)))
+    }
+
+    async fn token(&self, facts: &DatabaseFacts, endpoint: &Endpoint, user: &str) -> Result<Password> {
+        let fault = |error: aws_sdk_rds::error::BoxError| {
+            DrError::new(
+                ErrorName::CredentialsMissing,
+                format!("making an authentication token for `{user}` on `{}`", facts.id),
+            )
+            .with_source(error)
+        };
+        let config = TokenConfig::builder()
+            .hostname(&endpoint.address)
+            .port(u64::from(endpoint.port))
+            .username(user)
+            .build()
+            .map_err(fault)?;
+        let token = AuthTokenGenerator::new(config).auth_token(self.clients.config()).await.map_err(fault)?;
+        Ok(Password::new(token.as_str()))
+    }
+}
+
+/// Where credentials come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Chosen {
+    Secret(String),
+    Token(String),
+}
+
+/// What was asked for; else RDS's managed secret; else the secret that the instance's tag names.
+fn choose(facts: &DatabaseFacts, credentials: Option<&Credentials>) -> Result<Chosen> {
+    match credentials {
+        Some(Credentials::SecretId(id)) => Ok(Chosen::Secret(id.clone())),
+        Some(Credentials::IamUser(user)) if facts.iam_authentication => Ok(Chosen::Token(user.clone())),
+        Some(Credentials::IamUser(user)) => Err(DrError::new(
+            ErrorName::CredentialsMissing,
+            format!("connecting to `{}` as `{user}`: it does not accept IAM authentication", facts.id),
+        )
+        .with_remedy("Enable IAM database authentication on the instance, or name a secret.")),
+        None => facts
+            .master_user_secret_arn
+            .as_ref()
+            .or_else(|| facts.tags.get(SECRET_TAG))
+            .map(|id| Chosen::Secret(id.clone()))
+            .ok_or_else(|| {
+                DrError::new(
+                    ErrorName::CredentialsMissing,
+                    format!("connecting to `{}`: neither the request nor the instance names a secret", facts.id),
+                )
+            }),
+    }
+}
+
+fn usable(facts: &DatabaseFacts) -> Result<()> {
+    if facts.engine != "postgres" {
+        return Err(DrError::new(
+            ErrorName::EngineUnsupported,
+            format!("looking at database `{}`: its engine is `{}`", facts.id, facts.engine),
+        ));
+    }
+    if !SERVING.contains(&facts.status.as_str()) {
+        return Err(DrError::new(
+            ErrorName::DatabaseUnavailable,
+            format!("looking at database `{}`: its status is `{}`", facts.id, facts.status),
+        ));
+    }
+    Ok(())
+}
+
+fn endpoint(facts: &DatabaseFacts) -> Result<&Endpoint> {
+    facts.endpoint.as_ref().ok_or_else(|| {
+        DrError::new(
+            ErrorName::DatabaseUnavailable,
+            format!("looking at database `{}`: it has no endpoint yet", facts.id),
+        )
+    })
+}

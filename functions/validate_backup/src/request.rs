@@ -1,0 +1,262 @@
+//! What the function is asked for, and what it answers.
+
+use dr_core::ids::{DatabaseId, OperationId, SnapshotId};
+use dr_core::plan::TemporaryTarget;
+use dr_core::proof::judgement::Judgement;
+use dr_core::request::ValidationOptions;
+use serde::{Deserialize, Serialize};
+
+/// What the function is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Request {
+    /// Records the source before the snapshot, as far as time allows.
+    Frame(FrameRequest),
+    /// Records the source's counters after the snapshot.
+    Observe(ObserveRequest),
+    /// Reads and checks a restore, as far as time allows.
+    Examine(ExamineRequest),
+    /// Judges a restore that was examined.
+    Judge(JudgeRequest),
+    /// Looks at a snapshot from outside and judges that.
+    Quick(QuickRequest),
+}
+
+/// See [`Request::Frame`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FrameRequest {
+    /// The backup's operation.
+    pub operation_id: OperationId,
+    /// The source.
+    pub database: DatabaseId,
+    /// How.
+    #[serde(default)]
+    pub validation: ValidationOptions,
+}
+
+/// See [`Request::Observe`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObserveRequest {
+    /// The backup's operation.
+    pub operation_id: OperationId,
+    /// The source.
+    pub database: DatabaseId,
+    /// The snapshot that was taken of it.
+    pub snapshot_id: SnapshotId,
+    /// How.
+    #[serde(default)]
+    pub validation: ValidationOptions,
+}
+
+/// See [`Request::Examine`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExamineRequest {
+    /// The proof's operation.
+    pub operation_id: OperationId,
+    /// The operation that framed the source; without it there is nothing to compare with.
+    #[serde(default)]
+    pub frame_operation_id: Option<OperationId>,
+    /// The source, which is asked about differences.
+    #[serde(default)]
+    pub database: Option<DatabaseId>,
+    /// The snapshot that was restored.
+    pub snapshot_id: SnapshotId,
+    /// The restore.
+    pub target: TemporaryTarget,
+    /// How.
+    #[serde(default)]
+    pub validation: ValidationOptions,
+}
+
+/// See [`Request::Judge`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JudgeRequest {
+    /// The proof's operation.
+    pub operation_id: OperationId,
+    /// The operation that framed the source.
+    #[serde(default)]
+    pub frame_operation_id: Option<OperationId>,
+    /// The source.
+    #[serde(default)]
+    pub database: Option<DatabaseId>,
+    /// The snapshot that was restored.
+    pub snapshot_id: SnapshotId,
+    /// The restore.
+    pub target: TemporaryTarget,
+    /// How.
+    #[serde(default)]
+    pub validation: ValidationOptions,
+    /// What `restore_database` answered when the restore was ready. Its other members are not needed here.
+    pub restore: RestoreAnswer,
+}
+
+/// The part of `restore_database`'s answer that is reported. Other members are ignored: it is another function's
+/// answer passed on, not somebody's input.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreAnswer {
+    /// From asking for the restore until the instance was available.
+    pub time_to_available_seconds: u64,
+}
+
+/// See [`Request::Quick`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QuickRequest {
+    /// The proof's operation.
+    pub operation_id: OperationId,
+    /// The snapshot.
+    pub snapshot_id: SnapshotId,
+    /// The database that it should be of.
+    #[serde(default)]
+    pub database: Option<DatabaseId>,
+    /// How: `maxRpoSeconds` bounds the snapshot's age.
+    #[serde(default)]
+    pub validation: ValidationOptions,
+}
+
+/// What the function answers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// Of `frame`, `observe` and `examine`.
+    Stage(Stage),
+    /// Of `judge` and `quick`.
+    Judgement(Box<Judgement>),
+}
+
+/// Where a stage is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "status", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Stage {
+    /// Call again.
+    Pending {
+        /// When; 1 where work was cut off by the deadline.
+        check_again_in_seconds: u32,
+        /// How far it is.
+        progress: Progress,
+    },
+    /// There is nothing left to do.
+    Done {
+        /// What the frame holds; only of `frame`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        frame: Option<FrameSummary>,
+        /// How far it is: all of it.
+        progress: Progress,
+    },
+}
+
+/// How far a stage is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Units of work that are stored.
+    pub units_done: u64,
+    /// Units of work that were planned, as far as known.
+    pub units_total: u64,
+    /// Bytes of tables and indexes behind the stored units, about.
+    pub bytes_done: u64,
+    /// Bytes behind all units, about.
+    pub bytes_total: u64,
+    /// By bytes, 0 to 100.
+    pub percent: u8,
+}
+
+impl Progress {
+    /// Progress of `(done, bytes)` units.
+    pub fn of(units: impl IntoIterator<Item = (bool, u64)>) -> Self {
+        let mut progress = Self::default();
+        for (done, bytes) in units {
+            progress.units_total += 1;
+            progress.bytes_total += bytes;
+            if done {
+                progress.units_done += 1;
+                progress.bytes_done += bytes;
+            }
+        }
+        progress.percent = progress.part();
+        progress
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let mut both = Self {
+            units_done: self.units_done + other.units_done,
+            units_total: self.units_total + other.units_total,
+            bytes_done: self.bytes_done + other.bytes_done,
+            bytes_total: self.bytes_total + other.bytes_total,
+            percent: 0,
+        };
+        both.percent = both.part();
+        both
+    }
+
+    /// Below 100 while anything is left; units without bytes count by their number.
+    fn part(&self) -> u8 {
+        if self.units_done == self.units_total {
+            return 100;
+        }
+        let (done, total) = if self.bytes_total > 0 {
+            (self.bytes_done, self.bytes_total)
+        } else {
+            (self.units_done, self.units_total)
+        };
+        u8::try_from(u128::from(done) * 100 / u128::from(total.max(1))).unwrap_or(99).min(99)
+    }
+}
+
+/// What a frame holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrameSummary {
+    /// Tables.
+    pub tables: u64,
+    /// Rows that the digests speak of.
+    pub rows: u64,
+    /// Bytes of the tables, without indexes.
+    pub bytes: u64,
+    /// Stored units.
+    pub units: u64,
+    /// The transaction id that the first unit's rows are below.
+    pub snapshot_xid: String,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn percent_is_100_only_at_the_end() {
+        let cases: [(&[(bool, u64)], u8); 6] = [
+            (&[], 100),
+            (&[(true, 5)], 100),
+            (&[(false, 5)], 0),
+            (&[(true, 1_000_000), (false, 1)], 99),
+            (&[(true, 0), (false, 0)], 50),
+            (&[(true, 10), (false, 0)], 99),
+        ];
+        for (units, percent) in cases {
+            assert_eq!(Progress::of(units.iter().copied()).percent, percent, "{units:?}");
+        }
+    }
+
+    #[test]
+    fn answers_have_the_shape_that_the_state_machines_read() {
+        let progress = Progress::of([(true, 1), (false, 1)]);
+        let pending = Answer::Stage(Stage::Pending { check_again_in_seconds: 1, progress });
+        let value = serde_json::to_value(pending).unwrap();
+        assert_eq!(value["status"], "pending");
+        assert_eq!(value["checkAgainInSeconds"], 1);
+        assert_eq!(value["progress"]["unitsDone"], 1);
+        let done = Answer::Stage(Stage::Done { frame: None, progress });
+        let value = serde_json::to_value(done).unwrap();
+        assert_eq!(value["status"], "done");
+        assert_eq!(value.get("frame"), None);
+    }
+}
