@@ -368,8 +368,10 @@ def status(cloud: LocalCloud) -> int:
         functions = LocalCloud.running(cloud.directory).client("lambda").list_functions()["Functions"]
         for function in functions:
             print(f"function   {function['FunctionName']} ({function['State']})")
-        print(f"use it     eval \"$({Path(sys.argv[0])} env)\"; aws rds describe-db-instances")
-        print(f"stop it    {Path(sys.argv[0])} down")
+        # Said in full: version 1 of the AWS CLI forgets AWS_ENDPOINT_URL for RDS in us-east-1.
+        print(f'use it     eval "$({sys.executable} {sys.argv[0]} env)"; '
+              f'aws --endpoint-url "$AWS_ENDPOINT_URL" rds describe-db-instances')
+        print("stop it    make cloud-down")
     return 0 if healthy else 1
 
 
