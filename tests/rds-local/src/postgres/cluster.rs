@@ -146,6 +146,21 @@ impl Cluster {
         walk(&self.data_dir())
     }
 
+    /// Runs one of the toolchain's programs (such as `pg_resetwal`) under the servers' account; `arguments` come
+    /// after the data directory. Returns what it printed.
+    pub fn run_tool(&self, program: &str, arguments: &[&str]) -> Result<String, Error> {
+        let place = self.data_dir().display().to_string();
+        let all: Vec<&str> = ["-D", &place].into_iter().chain(arguments.iter().copied()).collect();
+        self.toolchain.run(program, &all)
+    }
+
+    /// Writes a file below the data directory, as the servers' account.
+    pub fn write_file(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let path = self.data_dir().join(name);
+        fs::write(&path, content).doing("writing", &path)?;
+        account::give(&path)
+    }
+
     /// One line of `pg_controldata`, by the text before its colon.
     pub(super) fn control(&self, key: &str) -> Result<String, Error> {
         let text = self.toolchain.run("pg_controldata", &[&self.data_dir().display().to_string()])?;
