@@ -21,7 +21,7 @@ CREATE TABLE types (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, b bool, i2 int2, i4 int4, i8 int8, f4 float4, f8 float8,
   n numeric, n2 numeric(20, 5), money money, c "char", bp char(5), vc varchar(9), t text, nm name, ba bytea,
   d date, ti time, ttz timetz, ts timestamp, tstz timestamptz, iv interval,
-  j json, jb jsonb, jp jsonpath, x xml, u uuid, bi bit(3), vb varbit, ip inet, ci cidr, ma mac8, tsv tsvector,
+  j json, jb jsonb, jp jsonpath, x xml, u uuid, bi bit(3), vb varbit, ip inet, ci cidr, ma macaddr8, tsv tsvector,
   tsq tsquery, pt point, ln line, ls lseg, bx box, pa path, po polygon, ck circle,
   e mood, co pair, de deep, dom positive, ir int4range, mr nummultirange, sp span, ia int[], ta text[][],
   ea mood[], ca pair[], ao oid, rc regclass, lsn pg_lsn, snap pg_snapshot, acl aclitem, acls aclitem[],
@@ -38,8 +38,8 @@ SELECT k % 2 = 0, -k, k, k::int8 << 40, 'NaN', CASE k % 3 WHEN 0 THEN '-Infinity
   '{"a": 1, "a": 2}', '{"b": [1.50, null]}', '$.a[*] ? (@ > 1)', '<a b="c">&amp;</a>',
   'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', B'101', B'1', '::1', '10.0.0.0/8', '08:00:2b:01:02:03:04:05',
   'fat:1A cat:2', 'fat & !cat', '(1,-0)', '{1,2,3}', '((0,0),(1,1))', '((0,0),(1,1))', '[(0,0),(1,1)]',
-  '((0,0),(1,1),(2,0))', '<(0,0),1>', 'it''s fine', (k, 'x'), ((k, NULL), '{sad,NULL}'), k, '[1,)', '{[1,2),(5,6]}',
-  '(,1.5]', '[2:3]={1,NULL}', '{{a,b},{c,NULL}}', '{ok}', ARRAY[(1, 'a')::pair], 1, 'pg_class', '16/B374D848', '10:20:10',
+  '((0,0),(1,1),(2,0))', '<(0,0),1>', 'it''s fine', ROW(k, 'x')::pair, ROW(ROW(k, NULL)::pair, '{sad,NULL}')::deep, k, '[1,)', '{[1,2),(5,6]}',
+  '(,1.5]', '[2:3]={1,NULL}', '{{a,b},{c,NULL}}', '{ok}', ARRAY[ROW(1, 'a')::pair], 1, 'pg_class', '16/B374D848', '10:20:10',
   makeaclitem(10, 10, 'SELECT', false), ARRAY[makeaclitem(10, 10, 'SELECT', true)]
 FROM generate_series(1, 50) k;
 INSERT INTO types (t, jb) SELECT repeat(md5(k::text), 5000), jsonb_build_object('k', repeat(md5(k::text), 4000))
@@ -95,7 +95,7 @@ async fn digests_agree(major: u32) {
         bp = 'ac', vc = 'vd', t = t || ' ', ba = '\\x00fe', d = d + 1, ti = '23:59:59', ttz = '12:00+05:31', \
         ts = 'infinity', tstz = tstz + interval '1 us', iv = iv + '1 us', j = '{\"a\": 2}', jb = '{\"b\": [1.5, null]}', \
         x = '<a/>', u = gen_random_uuid(), bi = B'100', vb = B'10', ip = '::2', tsv = 'fat:2A cat:2', tsq = 'fat', \
-        pt = '(1,1)', e = 'ok', co = (1, 'y'), de = NULL, ir = '[2,)', mr = '{}', sp = '(,1.5)', ia = '{1,NULL}', \
+        pt = '(1,1)', e = 'ok', co = ROW(1, 'y')::pair, de = NULL, ir = '[2,)', mr = '{}', sp = '(,1.5)', ia = '{1,NULL}', \
         ta = '{}', ea = '{sad}', ca = NULL, snap = '10:20:11', acl = makeaclitem(10, 10, 'INSERT', false), \
         acls = ARRAY[makeaclitem(10, 10, 'SELECT', false)], i4 = i4 + 1";
     let facts = examined.plan.tables.clone();

@@ -16,30 +16,30 @@ use rds_local::postgres::{Cluster, ClusterOptions, Running, StartOptions, Toolch
 use tempfile::TempDir;
 
 /// Small units, so that small tables have several slices.
-pub const UNIT_BYTES: u64 = 256 << 10;
-pub const MAJORS: [u32; 5] = [14, 15, 16, 17, 18];
+pub(crate) const UNIT_BYTES: u64 = 256 << 10;
+pub(crate) const MAJORS: [u32; 5] = [14, 15, 16, 17, 18];
 
-pub struct Lab {
-    pub dir: TempDir,
-    pub major: u32,
+pub(crate) struct Lab {
+    pub(crate) dir: TempDir,
+    pub(crate) major: u32,
 }
 
 impl Lab {
-    pub fn new(major: u32) -> Self {
+    pub(crate) fn new(major: u32) -> Self {
         Self { dir: tempfile::tempdir().unwrap(), major }
     }
 
-    pub fn cluster(&self, checksums: bool) -> Cluster {
+    pub(crate) fn cluster(&self, checksums: bool) -> Cluster {
         let toolchain = Toolchain::find(self.major).unwrap();
         let options = ClusterOptions { checksums, ..ClusterOptions::default() };
         Cluster::create(&toolchain, &self.dir.path().join("source"), &options).unwrap()
     }
 
-    pub fn source(&self) -> Running {
+    pub(crate) fn source(&self) -> Running {
         self.start(&self.cluster(true))
     }
 
-    pub fn start(&self, cluster: &Cluster) -> Running {
+    pub(crate) fn start(&self, cluster: &Cluster) -> Running {
         let settings =
             [("max_prepared_transactions", "5"), ("autovacuum", "off"), ("shared_buffers", "32MB")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -47,40 +47,40 @@ impl Lab {
     }
 
     /// A crash-consistent copy, not started.
-    pub fn copy(&self, server: &Running, name: &str) -> Cluster {
+    pub(crate) fn copy(&self, server: &Running, name: &str) -> Cluster {
         server.freeze_and_copy(&self.dir.path().join(name)).unwrap()
     }
 
     /// A crash-consistent copy, started.
-    pub fn restore(&self, server: &Running) -> Running {
+    pub(crate) fn restore(&self, server: &Running) -> Running {
         self.start(&self.copy(server, "restore"))
     }
 }
 
-pub fn settings(server: &Running, database: &str) -> ConnectionSettings {
+pub(crate) fn settings(server: &Running, database: &str) -> ConnectionSettings {
     settings_as(server, "rdsadmin", database)
 }
 
-pub fn settings_as(server: &Running, user: &str, database: &str) -> ConnectionSettings {
+pub(crate) fn settings_as(server: &Running, user: &str, database: &str) -> ConnectionSettings {
     let security = Security::LocalSocket(server.socket_dir().to_owned());
     ConnectionSettings::new("localhost", server.port(), user, None, database, security)
 }
 
-pub fn sql(server: &Running, statements: &str) -> Vec<Vec<Option<String>>> {
+pub(crate) fn sql(server: &Running, statements: &str) -> Vec<Vec<Option<String>>> {
     server.sql("postgres", statements).unwrap()
 }
 
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits::lasting(2, Duration::from_secs(100), Duration::from_secs(10))
 }
 
-pub struct Framed {
-    pub plan: FramePlan,
-    pub units: BTreeMap<u32, UnitResult>,
-    pub beat: Heartbeat,
+pub(crate) struct Framed {
+    pub(crate) plan: FramePlan,
+    pub(crate) units: BTreeMap<u32, UnitResult>,
+    pub(crate) beat: Heartbeat,
 }
 
-pub async fn collect(
+pub(crate) async fn collect(
     settings: &ConnectionSettings,
     tables: &[TableFacts],
     work: Vec<UnitWork>,
@@ -97,12 +97,12 @@ pub async fn collect(
     results.into_inner().unwrap()
 }
 
-pub async fn plan_frame(reader: &ConnectionSettings) -> FramePlan {
+pub(crate) async fn plan_frame(reader: &ConnectionSettings) -> FramePlan {
     let source = Source { reader, writer: None, instance: "db" };
     frame::plan(&source, "backup-1", UNIT_BYTES).await.unwrap()
 }
 
-pub async fn read_frame(reader: &ConnectionSettings, plan: &FramePlan) -> BTreeMap<u32, UnitResult> {
+pub(crate) async fn read_frame(reader: &ConnectionSettings, plan: &FramePlan) -> BTreeMap<u32, UnitResult> {
     let visibility = frame::horizon(reader).await.unwrap();
     let work = plan
         .units
@@ -112,7 +112,7 @@ pub async fn read_frame(reader: &ConnectionSettings, plan: &FramePlan) -> BTreeM
     collect(reader, &plan.tables, work).await.into_iter().map(|result| (result.unit, result)).collect()
 }
 
-pub async fn take_frame(server: &Running) -> Framed {
+pub(crate) async fn take_frame(server: &Running) -> Framed {
     let reader = settings(server, "postgres");
     let plan = plan_frame(&reader).await;
     let units = read_frame(&reader, &plan).await;
@@ -120,12 +120,12 @@ pub async fn take_frame(server: &Running) -> Framed {
     Framed { plan, units, beat }
 }
 
-pub struct Examined {
-    pub plan: ExaminationPlan,
-    pub units: Vec<UnitResult>,
+pub(crate) struct Examined {
+    pub(crate) plan: ExaminationPlan,
+    pub(crate) units: Vec<UnitResult>,
 }
 
-pub async fn examine(server: &Running, framed: &Framed) -> Examined {
+pub(crate) async fn examine(server: &Running, framed: &Framed) -> Examined {
     let reader = settings(server, "postgres");
     let wishes = Wishes { foreign_keys: true, unique_constraints: true, unit_bytes: UNIT_BYTES };
     let plan = examine::plan(&reader, "proof-1", Some(&framed.plan), wishes).await.unwrap();
@@ -136,7 +136,7 @@ pub async fn examine(server: &Running, framed: &Framed) -> Examined {
     Examined { plan, units }
 }
 
-pub async fn check(server: &Running, examined: &Examined) -> Vec<CheckResult> {
+pub(crate) async fn check(server: &Running, examined: &Examined) -> Vec<CheckResult> {
     let results = Mutex::new(Vec::new());
     let reader = settings(server, "postgres");
     let progress = checks::run_checks(&reader, examined.plan.checks.clone(), limits(), async |result| {
@@ -150,7 +150,7 @@ pub async fn check(server: &Running, examined: &Examined) -> Vec<CheckResult> {
 }
 
 /// What was not sound: the subject's name and what was said.
-pub fn faults(checks: &[CheckResult]) -> Vec<(String, String)> {
+pub(crate) fn faults(checks: &[CheckResult]) -> Vec<(String, String)> {
     checks
         .iter()
         .flat_map(|check| &check.outcomes)
@@ -166,16 +166,16 @@ pub fn faults(checks: &[CheckResult]) -> Vec<(String, String)> {
 
 /// How a slice of the restore differs from the frame's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deviation {
-    pub table: String,
-    pub first_block: u32,
+pub(crate) struct Deviation {
+    pub(crate) table: String,
+    pub(crate) first_block: u32,
     /// Rows of the frame and of the restore; `None` for a slice that could not be read.
-    pub rows: (u64, Option<u64>),
-    pub sqlstate: Option<String>,
+    pub(crate) rows: (u64, Option<u64>),
+    pub(crate) sqlstate: Option<String>,
 }
 
 /// The slices of framed tables that are not exactly what they were.
-pub fn deviations(framed: &Framed, examined: &Examined) -> Vec<Deviation> {
+pub(crate) fn deviations(framed: &Framed, examined: &Examined) -> Vec<Deviation> {
     let mut found = Vec::new();
     let frame: BTreeMap<(usize, u32), &SliceOutcome> = framed
         .units
@@ -207,7 +207,7 @@ pub fn deviations(framed: &Framed, examined: &Examined) -> Vec<Deviation> {
 }
 
 /// Follows every deviation down.
-pub async fn narrow_all(
+pub(crate) async fn narrow_all(
     source: &Running,
     restore: &Running,
     framed: &Framed,
@@ -242,11 +242,11 @@ pub async fn narrow_all(
 }
 
 /// Rows below the frame's horizon, over all tables of this name.
-pub fn framed_rows(framed: &Framed, table: &str) -> u64 {
+pub(crate) fn framed_rows(framed: &Framed, table: &str) -> u64 {
     digest_of(framed, table).rows
 }
 
-pub fn digest_of(framed: &Framed, table: &str) -> Digest {
+pub(crate) fn digest_of(framed: &Framed, table: &str) -> Digest {
     framed
         .units
         .values()
