@@ -1,0 +1,263 @@
+"""Drives the rds-local binary: starts it, speaks its two APIs, asks real databases with psql."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parents[3]
+PASSWORD = "first-Secret"
+ACCOUNT = "000000000000"
+
+
+def binary() -> Path:
+    """The binary under test, built if it is out of date."""
+    named = os.environ.get("RDS_LOCAL_BINARY")
+    if named:
+        return Path(named)
+    subprocess.run(["cargo", "build", "--locked", "--quiet", "-p", "rds-local"], cwd=ROOT, check=True)
+    target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
+    return Path(target) / "debug" / "rds-local"
+
+
+def installations() -> list[Path]:
+    """The PostgreSQL installations, oldest first; absent ones are an error and no skip."""
+    named = os.environ.get("RDS_LOCAL_POSTGRES")
+    cache = Path(os.environ.get("LIFEBOAT_CACHE", Path.home() / ".cache/lifeboat"))
+    found = [Path(one) for one in named.split(",")] if named else sorted((cache / "postgresql").glob("[0-9][0-9]"))
+    assert found, "no PostgreSQL installed: run `make setup`"
+    return found
+
+
+def poll(look, good, limit=60.0):
+    """Looks until `good` says yes to what is seen, and returns it; after `limit` seconds it reports the last sight."""
+    end = time.monotonic() + limit
+    while True:
+        seen = look()
+        if good(seen):
+            return seen
+        assert time.monotonic() < end, f"not within {limit} s; last seen: {seen}"
+        time.sleep(0.01)
+
+
+def processes_in(directory) -> list[str]:
+    """Processes whose working directory is inside `directory`: servers work in their data directory."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            place = os.readlink(entry / "cwd").removesuffix(" (deleted)")
+        except OSError:
+            continue
+        if place.startswith(str(directory)):
+            found.append(f"{entry.name}:{place}")
+    return found
+
+
+class RdsLocal:
+    """One running rds-local."""
+
+    def __init__(self, directory: Path, *arguments: str, program: Path):
+        self.directory = directory
+        self.data = directory / "data"
+        self.log = directory / "rds-local.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [program, "--data", self.data, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        file = self.data / "endpoint.json"
+
+        def ready():
+            assert self.process.poll() is None, f"it ended: {self.log.read_text()}"
+            # One that was killed leaves its file behind.
+            return file.exists() and json.loads(file.read_text())["pid"] == self.process.pid
+
+        poll(ready, bool)
+        self.endpoint = json.loads(file.read_text())
+        self.url = self.endpoint["url"]
+        self.ca_file = self.endpoint["caFile"]
+
+    def stop(self, how=signal.SIGTERM) -> int:
+        """Ends it and returns its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(timeout=60)
+
+    def client(self, region: str, retries: int = 0):
+        return boto3.client(
+            "rds",
+            endpoint_url=self.url,
+            region_name=region,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(retries={"total_max_attempts": retries + 1}, read_timeout=60),
+        )
+
+    def control(self, method: str, path: str, body=None):
+        """Calls the control API; returns the status and the JSON."""
+        request = urllib.request.Request(
+            f"{self.url}/_rds-local/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def order(self, path: str, body) -> dict:
+        status, answer = self.control("POST", path, body)
+        assert status == 200, answer
+        return answer
+
+    def configure(self, **settings) -> None:
+        self.order("config", settings)
+
+
+class Region:
+    """A Region that belongs to one test."""
+
+    def __init__(self, rds: RdsLocal, name: str):
+        self.rds = rds
+        self.name = name
+        self.client = rds.client(name)
+
+    def arn(self, kind: str, name: str) -> str:
+        return f"arn:aws:rds:{self.name}:{ACCOUNT}:{kind}:{name}"
+
+    def key(self, number: int = 1) -> str:
+        return f"arn:aws:kms:{self.name}:{ACCOUNT}:key/{number:08}-12ab-34cd-56ef-1234567890ab"
+
+    def begin_instance(self, name: str, **parameters) -> dict:
+        given = {
+            "DBInstanceIdentifier": name,
+            "Engine": "postgres",
+            "EngineVersion": "17",
+            "DBInstanceClass": "db.t4g.micro",
+            "AllocatedStorage": 20,
+            "MasterUsername": "boss",
+            "MasterUserPassword": PASSWORD,
+            "DBName": "app",
+        } | parameters
+        return self.client.create_db_instance(**{key: value for key, value in given.items() if value is not None})
+
+    def instance(self, name: str, **parameters) -> dict:
+        self.begin_instance(name, **parameters)
+        return self.wait_instance(name)
+
+    def look(self, name: str) -> dict:
+        return self.client.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]
+
+    def wait_instance(self, name: str, status: str = "available", settled: bool = True) -> dict:
+        def good(seen):
+            pending = settled and "MasterUserPassword" in seen["PendingModifiedValues"]
+            return seen["DBInstanceStatus"] == status and not pending
+
+        return poll(lambda: self.look(name), good)
+
+    def wait_gone(self, name: str) -> None:
+        def names():
+            return [one["DBInstanceIdentifier"] for one in self.client.describe_db_instances()["DBInstances"]]
+
+        poll(names, lambda seen: name not in seen)
+
+    def look_snapshot(self, name: str) -> dict:
+        return self.client.describe_db_snapshots(DBSnapshotIdentifier=name)["DBSnapshots"][0]
+
+    def wait_snapshot(self, name: str, status: str = "available") -> dict:
+        return poll(lambda: self.look_snapshot(name), lambda seen: seen["Status"] == status)
+
+    def snapshot(self, name: str, instance: str, **parameters) -> dict:
+        self.client.create_db_snapshot(DBSnapshotIdentifier=name, DBInstanceIdentifier=instance, **parameters)
+        self.wait_instance(instance)
+        return self.wait_snapshot(name)
+
+    def restore(self, name: str, snapshot: str, **parameters) -> dict:
+        self.client.restore_db_instance_from_db_snapshot(
+            DBInstanceIdentifier=name, DBSnapshotIdentifier=snapshot, **parameters
+        )
+        return self.wait_instance(name)
+
+    def psql(self, instance: str, statement: str, **settings) -> "Answer":
+        """Runs SQL as the master user through the instance's endpoint, TLS verified against rds-local's CA."""
+        port = self.look(instance)["Endpoint"]["Port"]
+        given = {
+            "host": "127.0.0.1",
+            "port": port,
+            "user": "boss",
+            "password": PASSWORD,
+            "dbname": "app",
+            "sslmode": "verify-full",
+            "sslrootcert": self.rds.ca_file,
+            "connect_timeout": 10,
+        } | settings
+        connection = " ".join(f"{name}={value}" for name, value in given.items())
+        done = subprocess.run(
+            [installations()[-1] / "bin/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", connection, "-c", statement],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return Answer(done)
+
+    def state(self) -> dict:
+        status, answer = self.rds.control("GET", "state")
+        assert status == 200
+        return answer["regions"].get(self.name, {"instances": {}, "snapshots": {}})
+
+    def fault(self, action: str, effect: dict, **more) -> None:
+        self.rds.order("faults", {"action": action, "region": self.name, "effect": effect} | more)
+
+    def damage(self, snapshot: str, kind: dict, database: str = "app") -> dict:
+        order = {"region": self.name, "snapshot": snapshot, "database": database, "kind": kind}
+        return self.rds.order("damage", order)
+
+
+class Answer:
+    """What psql said."""
+
+    def __init__(self, done):
+        self.fine = done.returncode == 0
+        self.text = done.stdout.strip()
+        self.error = done.stderr.strip()
+
+    def __repr__(self):
+        return f"{self.text!r} {self.error!r}"
+
+    @property
+    def value(self) -> str:
+        assert self.fine, self.error
+        return self.text
+
+
+def wire_error(call, *arguments, **parameters) -> tuple[str, int, str]:
+    """Code, HTTP status and message of the error that a call must end in."""
+    try:
+        answer = call(*arguments, **parameters)
+    except Exception as error:
+        response = getattr(error, "response", None)
+        if response is None:
+            raise
+        return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Message"]
+    raise AssertionError(f"it should have been refused: {answer}")
+
+
+def tags_of(described: dict) -> dict:
+    return {tag["Key"]: tag["Value"] for tag in described["TagList"]}
+
+
+def pairs(**tags) -> list[dict]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def same_text(pattern: str, text: str) -> bool:
+    return re.search(pattern, text) is not None
