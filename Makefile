@@ -98,8 +98,7 @@ format: ## Format the Rust code
 
 .PHONY: errors-doc
 errors-doc: ## Write docs/errors.md anew from the enum
-	@cargo run --locked --quiet -p dr-core --example errors_doc > docs/errors.md.new
-	@mv docs/errors.md.new docs/errors.md
+	@cargo run --locked --quiet -p scenarios --bin errors-doc
 
 .PHONY: deny
 deny: ## Licences, advisories and sources of the dependencies (needs cargo-deny and the network)
