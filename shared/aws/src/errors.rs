@@ -134,7 +134,8 @@ fn name_of(action: &str, code: Option<&str>, status: u16) -> ErrorName {
     };
     known.unwrap_or(match status {
         429 | 503 => ErrorName::Throttled,
-        500.. => ErrorName::AwsFault,
+        // A "success" that could not be read arrives as an error without a code.
+        ..=399 | 500.. => ErrorName::AwsFault,
         // A 403 with a code that we do not know is not always a permission (InsufficientDBClusterCapacityFault).
         401 | 403 if code.is_empty() => ErrorName::AccessDenied,
         _ => ErrorName::AwsRejected,
@@ -276,6 +277,7 @@ mod tests {
             ("s3:GetObject", "", 403, N::AccessDenied),
             ("rds:CopyDBSnapshot", "InternalFailure", 500, N::AwsFault),
             ("rds:CopyDBSnapshot", "", 502, N::AwsFault),
+            ("rds:CopyDBSnapshot", "", 200, N::AwsFault),
             ("rds:CopyDBSnapshot", "", 503, N::Throttled),
             ("rds:CopyDBSnapshot", "ServiceUnavailable", 503, N::AwsFault),
             ("rds:DescribeDBInstances", "DBInstanceNotFound", 404, N::DatabaseMissing),

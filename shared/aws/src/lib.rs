@@ -24,6 +24,8 @@ pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;
+#[cfg(all(test, feature = "rds", feature = "kms", feature = "s3", feature = "secrets"))]
+mod wire_tests;
 
 pub use run::{Invocation, run};
 

@@ -4,6 +4,8 @@
 //! `aws-smithy-mocks` does this above the wire; it is not used, because its features would have every SDK crate
 //! compiled a second time for tests.
 
+mod world;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +18,8 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+
+pub use world::{Resource, World};
 
 /// A request as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

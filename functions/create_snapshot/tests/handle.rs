@@ -1,0 +1,221 @@
+//! The function against a small AWS with state: each action, and each action twice.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use create_snapshot::{Request, handle};
+use dr_aws::testing::{Reply, Resource, Wire, World};
+use dr_core::{ErrorName, Leftovers};
+use serde_json::{Value, json};
+
+const OPERATION: &str = "backup-0123456789abcdef";
+
+fn world(status: &str) -> World {
+    let world = World::default();
+    let mut orders = Resource::new(&[
+        ("DBInstanceIdentifier", "orders"),
+        ("DBInstanceArn", "arn:aws:rds:us-east-1:000000000000:db:orders"),
+        ("DBInstanceStatus", status),
+        ("DBInstanceClass", "db.m7g.large"),
+        ("Engine", "postgres"),
+        ("EngineVersion", "16.4"),
+        ("AllocatedStorage", "20"),
+        ("StorageEncrypted", "true"),
+        ("MasterUsername", "master"),
+    ]);
+    orders.tags.insert("dr".to_owned(), "yes".to_owned());
+    orders.raw = "<DBSubnetGroup><DBSubnetGroupName>private</DBSubnetGroupName></DBSubnetGroup>\
+        <DBParameterGroups><DBParameterGroup><DBParameterGroupName>orders-16</DBParameterGroupName>\
+        </DBParameterGroup></DBParameterGroups>\
+        <VpcSecurityGroups><VpcSecurityGroupMembership><VpcSecurityGroupId>sg-1</VpcSecurityGroupId>\
+        </VpcSecurityGroupMembership></VpcSecurityGroups>"
+        .to_owned();
+    world.state().databases.insert(home("orders"), orders);
+    world
+}
+
+fn home(id: &str) -> (String, String) {
+    ("us-east-1".to_owned(), id.to_owned())
+}
+
+async fn call(wire: &Wire, payload: Value) -> Result<Value, (ErrorName, Leftovers)> {
+    let clients = wire.clients().unwrap();
+    let request: Request = serde_json::from_value(payload).expect("the payload is one of the contract");
+    let now = "2026-01-02T03:10:00Z".parse().unwrap();
+    match Box::pin(handle(&clients, request, now)).await {
+        Ok(answer) => Ok(serde_json::to_value(answer).unwrap()),
+        Err(error) => Err((error.name(), error.leftovers().clone())),
+    }
+}
+
+fn create() -> Value {
+    json!({"create": {"operationId": OPERATION, "database": "orders", "snapshotId": "orders-1",
+        "tags": {"team": "data"}, "expiresAt": null}})
+}
+
+fn check() -> Value {
+    json!({"check": {"operationId": OPERATION, "database": "orders", "snapshotId": "orders-1",
+        "startedAt": "2026-01-02T03:00:00Z"}})
+}
+
+#[tokio::test]
+async fn describe_says_what_a_later_restore_needs() {
+    let wire = world("available").wire();
+    for payload in [
+        json!({"describe": {"operationId": OPERATION, "database": "orders", "selector": null}}),
+        json!({"describe": {"operationId": OPERATION, "database": null,
+            "selector": {"tag": {"key": "dr", "value": "yes"}}}}),
+    ] {
+        let answer = call(&wire, payload).await.unwrap();
+        assert_eq!(answer["database"], "orders");
+        assert_eq!(answer["arn"], "arn:aws:rds:us-east-1:000000000000:db:orders");
+        assert_eq!((&answer["engine"], &answer["engineVersion"]), (&json!("postgres"), &json!("16.4")));
+        assert_eq!((&answer["encrypted"], &answer["allocatedStorageGb"]), (&json!(true), &json!(20)));
+        let settings = &answer["settings"];
+        assert_eq!(settings["subnetGroup"], "private");
+        assert_eq!(settings["parameterGroup"], "orders-16");
+        assert_eq!(settings["securityGroupIds"], json!(["sg-1"]));
+        assert_eq!(settings["instanceClass"], "db.m7g.large");
+        assert_eq!(settings["masterUsername"], "master");
+    }
+}
+
+#[tokio::test]
+async fn describe_names_what_is_wrong() {
+    let describe = |database: Value, selector: Value| json!({"describe": {"operationId": OPERATION, "database": database, "selector": selector}});
+    let nobody = json!({"tag": {"key": "dr", "value": "no"}});
+    for (world, payload, name) in [
+        (world("available"), describe(json!("nothing"), Value::Null), ErrorName::DatabaseMissing),
+        (world("available"), describe(Value::Null, nobody.clone()), ErrorName::DatabaseMissing),
+        (world("available"), describe(Value::Null, Value::Null), ErrorName::InvalidInput),
+        (world("available"), describe(json!("orders"), nobody), ErrorName::InvalidInput),
+        (world("stopped"), describe(json!("orders"), Value::Null), ErrorName::DatabaseUnavailable),
+    ] {
+        assert_eq!(call(&world.wire(), payload).await.unwrap_err().0, name);
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_is_created_once_however_often_it_is_asked_for() {
+    let world = world("available");
+    let wire = world.wire();
+    for _ in 0..2 {
+        let answer = call(&wire, create()).await.unwrap();
+        assert_eq!(answer["status"], "pending");
+        assert_eq!(answer["snapshotArn"], "arn:aws:rds:us-east-1:000000000000:snapshot:orders-1");
+        assert!(answer["checkAgainInSeconds"].as_u64().unwrap() >= 1);
+        // While it is being made the database is backing up, which must not be in the second call's way.
+        world.state().databases.get_mut(&home("orders")).unwrap().set("DBInstanceStatus", "backing-up");
+    }
+    let sent = wire.sent_of("CreateDBSnapshot");
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].tags()["lifeboat:proof"], "pending");
+    assert_eq!(sent[0].tags()["team"], "data");
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_is_found_again() {
+    let world = world("available");
+    world.state().lose("CreateDBSnapshot", Reply::Broken);
+    let wire = world.wire();
+    let lost = call(&wire, create()).await.unwrap_err();
+    assert_eq!(lost, (ErrorName::AwsUnreachable, Leftovers::Unknown));
+    assert_eq!(call(&wire, create()).await.unwrap()["status"], "pending");
+    assert_eq!(wire.sent_of("CreateDBSnapshot").len(), 1, "it was there already");
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_between_look_and_call_is_looked_at_again() {
+    let world = world("available");
+    world.state().lose("CreateDBSnapshot", Reply::query_error(400, "DBSnapshotAlreadyExists", "x"));
+    assert_eq!(call(&world.wire(), create()).await.unwrap()["status"], "pending");
+}
+
+#[tokio::test]
+async fn somebody_elses_snapshot_is_neither_adopted_nor_labelled() {
+    let world = world("available");
+    let foreign = Resource::new(&[
+        ("DBSnapshotIdentifier", "orders-1"),
+        ("DBSnapshotArn", "arn:aws:rds:us-east-1:000000000000:snapshot:orders-1"),
+        ("Status", "available"),
+    ]);
+    world.state().snapshots.insert(home("orders-1"), foreign.clone());
+    let wire = world.wire();
+    let label = json!({"label": {"operationId": OPERATION, "snapshotId": "orders-1", "proof": "proven", "report": "k"}});
+    for payload in [create(), check(), label] {
+        assert_eq!(call(&wire, payload).await.unwrap_err().0, ErrorName::SnapshotNotOurs);
+    }
+    assert_eq!(world.state().snapshots[&home("orders-1")], foreign);
+}
+
+#[tokio::test]
+async fn troubles_of_rds_keep_their_names() {
+    for (code, name) in [
+        ("SnapshotQuotaExceeded", ErrorName::SnapshotQuotaExceeded),
+        ("InvalidDBInstanceState", ErrorName::DatabaseUnavailable),
+        ("Throttling", ErrorName::Throttled),
+        ("AccessDenied", ErrorName::AccessDenied),
+        ("InternalFailure", ErrorName::AwsFault),
+        ("InvalidParameterValue", ErrorName::AwsRejected),
+    ] {
+        let world = world("available");
+        world.state().fail(
+            "CreateDBSnapshot",
+            Reply::query_error(400, code, "Cannot create more than 100 manual snapshots"),
+        );
+        assert_eq!(call(&world.wire(), create()).await.unwrap_err().0, name, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_finished_snapshot_is_described_and_labelled() {
+    let world = world("available");
+    let wire = world.wire();
+    call(&wire, create()).await.unwrap();
+    let pending = call(&wire, check()).await.unwrap();
+    assert_eq!((&pending["status"], &pending["progress"]["percent"]), (&json!("pending"), &json!(0)));
+    {
+        let mut state = world.state();
+        let snapshot = state.snapshots.get_mut(&home("orders-1")).unwrap();
+        for (member, value) in [
+            ("Status", "available"),
+            ("AllocatedStorage", "20"),
+            ("Encrypted", "false"),
+            ("EngineVersion", "16.4"),
+            ("SnapshotCreateTime", "2026-01-02T03:01:00Z"),
+            ("OriginalSnapshotCreateTime", "2026-01-02T03:01:00Z"),
+        ] {
+            snapshot.set(member, value);
+        }
+    }
+    let done = call(&wire, check()).await.unwrap();
+    assert_eq!(
+        done,
+        json!({"status": "done", "snapshotId": "orders-1",
+            "snapshotArn": "arn:aws:rds:us-east-1:000000000000:snapshot:orders-1",
+            "snapshotCreateTime": "2026-01-02T03:01:00Z", "originalSnapshotCreateTime": "2026-01-02T03:01:00Z",
+            "sizeGb": 20, "encrypted": false, "kmsKeyId": null, "engineVersion": "16.4"})
+    );
+    let label = json!({"label": {"operationId": OPERATION, "snapshotId": "orders-1", "proof": "unproven",
+        "report": "operations/x/report.json"}});
+    for _ in 0..2 {
+        let labelled = call(&wire, label.clone()).await.unwrap();
+        assert_eq!(labelled, json!({"snapshotId": "orders-1", "proof": "unproven"}));
+    }
+    let state = world.state();
+    let tags = &state.snapshots[&home("orders-1")].tags;
+    assert_eq!(tags["lifeboat:proof"], "unproven");
+    assert_eq!(tags["lifeboat:operation-id"], OPERATION, "other tags stay");
+}
+
+#[test]
+fn payloads_are_strict() {
+    for payload in [
+        json!({"create": {"operationId": OPERATION, "database": "orders", "snapshotId": "orders-1", "retain": 1}}),
+        json!({"create": {"operationId": "nonsense", "database": "orders", "snapshotId": "orders-1"}}),
+        json!({"create": {"operationId": OPERATION, "database": "a--b", "snapshotId": "orders-1"}}),
+        json!({"label": {"operationId": OPERATION, "snapshotId": "orders-1", "proof": "maybe"}}),
+        json!({"delete": {}}),
+        json!({"describe": {"operationId": OPERATION}, "create": {}}),
+    ] {
+        assert!(serde_json::from_value::<Request>(payload.clone()).is_err(), "{payload}");
+    }
+}
