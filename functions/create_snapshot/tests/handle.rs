@@ -22,12 +22,13 @@ fn world(status: &str) -> World {
         ("MasterUsername", "master"),
     ]);
     orders.tags.insert("dr".to_owned(), "yes".to_owned());
-    orders.raw = "<DBSubnetGroup><DBSubnetGroupName>private</DBSubnetGroupName></DBSubnetGroup>\
+    orders.raw.push_str(
+        "<DBSubnetGroup><DBSubnetGroupName>private</DBSubnetGroupName></DBSubnetGroup>\
         <DBParameterGroups><DBParameterGroup><DBParameterGroupName>orders-16</DBParameterGroupName>\
         </DBParameterGroup></DBParameterGroups>\
         <VpcSecurityGroups><VpcSecurityGroupMembership><VpcSecurityGroupId>sg-1</VpcSecurityGroupId>\
-        </VpcSecurityGroupMembership></VpcSecurityGroups>"
-        .to_owned();
+        </VpcSecurityGroupMembership></VpcSecurityGroups>",
+    );
     world.state().databases.insert(home("orders"), orders);
     world
 }

@@ -35,10 +35,10 @@ fn world() -> World {
         ("Engine", "postgres"),
         ("EngineVersion", "16.4"),
     ]);
-    orders.raw =
+    orders.raw.push_str(
         "<DBParameterGroups><DBParameterGroup><DBParameterGroupName>orders-16</DBParameterGroupName>\
-        </DBParameterGroup></DBParameterGroups>"
-            .to_owned();
+        </DBParameterGroup></DBParameterGroups>",
+    );
     let mut state = world.state();
     state.snapshots.insert(home("orders-1"), snapshot);
     state.databases.insert(home("orders"), orders);

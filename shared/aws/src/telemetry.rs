@@ -27,7 +27,10 @@ pub fn init(log_level: Option<&str>) {
 fn directives(log_level: Option<&str>) -> String {
     let ours: LevelFilter = log_level.and_then(|text| text.trim().parse().ok()).unwrap_or(LevelFilter::INFO);
     let theirs = ours.min(LevelFilter::INFO);
-    LIBRARIES.iter().fold(ours.to_string(), |list, library| format!("{list},{library}={theirs}"))
+    let list = LIBRARIES.iter().fold(ours.to_string(), |list, library| format!("{list},{library}={theirs}"));
+    // The runtime logs every error that a handler returns, once more and always as an error. `run` has done that
+    // already; a panic is written to standard error by Rust itself.
+    list + ",lambda_runtime::layers::panic=off"
 }
 
 #[cfg(test)]
@@ -46,6 +49,7 @@ mod tests {
             let text = directives(level);
             assert!(text.starts_with(&format!("{ours},")), "{text}");
             assert!(text.contains(&format!("aws_={theirs}")), "{text}");
+            assert!(text.ends_with("lambda_runtime::layers::panic=off"), "{text}");
         }
     }
 }

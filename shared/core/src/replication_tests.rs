@@ -217,13 +217,14 @@ fn a_failed_copy_is_tried_again_once() {
 
 #[test]
 fn what_arrived_is_compared_with_what_was_asked_for() {
+    type Change = fn(&mut SnapshotFacts);
     let CopyStep::Done(arrived) = step(snapshot("available"), Some(copy("available")), soon()).unwrap()
     else {
         panic!()
     };
     assert_eq!(arrived.kms_key_arn, KEY);
     assert_eq!(arrived.original_snapshot_create_time, at("2026-01-02T03:00:00Z"));
-    let changes: [(&str, fn(&mut SnapshotFacts)); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("encryption", |copy| copy.encrypted = false),
         ("key", |copy| copy.kms_key_id = Some(KEY.replace("key/1", "key/2"))),
         ("size", |copy| copy.size_gb = 21),
