@@ -1,6 +1,7 @@
 """Backups that go well, and backups whose snapshot is damaged: through the deployed stack, with IAM enforced."""
 
 import pytest
+from stage import until
 
 QUIET = {"crossRegionBackup": False}
 
@@ -9,6 +10,12 @@ def backup(stage, request, seconds=180):
     """Runs a backup; returns its end and its operation's record."""
     ended = stage.run("BackupOrchestration", request, seconds)
     return ended, stage.operation(ended["executionArn"])
+
+
+def entered(stage, execution):
+    """The names of the states that were entered so far."""
+    return [event["stateEnteredEventDetails"]["name"] for event in stage.history(execution)
+            if "stateEnteredEventDetails" in event]
 
 
 def copies(stage, region, name):
@@ -58,9 +65,7 @@ def test_a_quick_backup_restores_nothing(stage, database):
     ended, _ = backup(stage, {"database": database.name, "validation": {"depth": "quick"}, **QUIET})
     assert ended["status"] == "SUCCEEDED", ended
     assert ended["output"]["proof"]["level"] == "quick"
-    entered = {event["stateEnteredEventDetails"]["name"] for event in stage.history(ended["executionArn"])
-               if "stateEnteredEventDetails" in event}
-    assert "FrameSource" not in entered
+    assert "FrameSource" not in entered(stage, ended["executionArn"])
 
 
 def test_any_snapshot_can_be_proven_without_a_frame(stage, database):
@@ -93,9 +98,12 @@ DAMAGE = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_backup_is_refused(stage, database, name):
     kind, subject = DAMAGE[name]
-    stage.cloud.control("faults", {"action": "CreateDBSnapshot", "nth": 1, "count": 1, "effect": {
-        "damage": {"database": database.database, "kind": kind}}})
-    ended, operation = backup(stage, {"database": database.name})
+    execution = stage.start("BackupOrchestration", {"database": database.name})
+    until("the snapshot was taken", lambda: "ObserveSource" in entered(stage, execution))
+    stage.cloud.control("damage", {
+        "region": "us-east-1", "snapshot": stage.operation(execution)["plan"]["snapshotId"],
+        "database": database.database, "kind": kind})
+    ended, operation = stage.finish(execution), stage.operation(execution)
     assert (ended["status"], ended["error"]) == ("FAILED", "Dr.BackupUnproven"), ended
     snapshot = operation["plan"]["snapshotId"]
     [kept] = copies(stage, "us-east-1", snapshot)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from stage import until
-from test_backups import QUIET, backup, copies
+from test_backups import QUIET, backup, copies, entered
 
 
 def failed(stage, request, name, seconds=180):
@@ -112,8 +112,7 @@ def test_used_up_copy_slots_are_waited_for(stage, database):
     execution = stage.start("BackupOrchestration", {
         "database": database.name, "targetRegions": ["us-west-2"], "validation": {"depth": "quick"}})
     try:
-        until("the copy is being waited for", lambda: any(
-            event.get("stateEnteredEventDetails", {}).get("name") == "WaitForCopy" for event in stage.history(execution)))
+        until("the copy is being waited for", lambda: "WaitForCopy" in entered(stage, execution))
     finally:
         stage.cloud.control("config", {"copySlots": 20})
     assert stage.finish(execution)["status"] == "SUCCEEDED"
@@ -158,8 +157,7 @@ def test_a_connection_that_is_cut_in_a_digest_is_outlived(stage, database):
     stage.cloud.control("connections", cut)
     execution = stage.start("BackupOrchestration", {"database": database.name, **QUIET})
     try:
-        until("the frame is being taken", lambda: any(
-            event.get("stateEnteredEventDetails", {}).get("name") == "FrameSource" for event in stage.history(execution)))
+        until("the frame is being taken", lambda: "FrameSource" in entered(stage, execution))
         time.sleep(2)
     finally:
         stage.cloud.control("connections", {**cut, "effect": None})
@@ -181,16 +179,14 @@ def test_a_function_that_is_killed_is_started_again(stage, database):
                     os.kill(int(environment.parent.name), signal.SIGKILL)
                     killed += 1
         return killed
-    until("validate_backup frames", lambda: any(
-        event.get("stateEnteredEventDetails", {}).get("name") == "FrameSource" for event in stage.history(execution)))
+    until("validate_backup frames", lambda: "FrameSource" in entered(stage, execution))
     until("a process of validate_backup to kill", kill, pause=0.02)
     assert stage.finish(execution)["status"] == "SUCCEEDED"
 
 
 def test_an_execution_that_is_stopped_frees_its_database_for_the_next(stage, database):
     execution = stage.start("BackupOrchestration", {"database": database.name, **QUIET})
-    until("it frames", lambda: any(
-        event.get("stateEnteredEventDetails", {}).get("name") == "FrameSource" for event in stage.history(execution)))
+    until("it frames", lambda: "FrameSource" in entered(stage, execution))
     stage.cloud.client("stepfunctions").stop_execution(executionArn=execution)
     ended, _ = backup(stage, {"database": database.name, **QUIET})
     assert ended["status"] == "SUCCEEDED", ended

@@ -57,9 +57,7 @@ impl Machine {
         let states = definition["States"].as_object().ok_or(format!("{name}: no States"))?;
         let states = states
             .iter()
-            .map(|(name, state)| {
-                (name.clone(), State { name: name.clone(), definition: state.clone() })
-            })
+            .map(|(name, state)| (name.clone(), State { name: name.clone(), definition: state.clone() }))
             .collect();
         Ok(Self { name: name.to_owned(), definition, start, states })
     }
@@ -83,14 +81,19 @@ impl Machine {
     }
 
     /// The states that can be reached from these, themselves among them, without entering `avoided`.
-    pub fn reachable<'a>(&'a self, from: impl IntoIterator<Item = &'a str>, avoided: &str) -> BTreeSet<&'a str> {
+    pub fn reachable<'a>(
+        &'a self,
+        from: impl IntoIterator<Item = &'a str>,
+        avoided: &str,
+    ) -> BTreeSet<&'a str> {
         let mut reached = BTreeSet::new();
         let mut next: Vec<&str> = from.into_iter().collect();
         while let Some(name) = next.pop() {
-            if name != avoided && reached.insert(name) {
-                if let Some(state) = self.states.get(name) {
-                    next.extend(state.leads_to());
-                }
+            if name != avoided
+                && reached.insert(name)
+                && let Some(state) = self.states.get(name)
+            {
+                next.extend(state.leads_to());
             }
         }
         reached
@@ -129,7 +132,8 @@ impl State {
     /// The function that it invokes, by the name of its crate, with the action of its payload and what is in that.
     pub fn call(&self) -> Option<(String, String, &Value)> {
         let arguments = &self.definition["Arguments"];
-        let function = arguments["FunctionName"].as_str()?.strip_prefix("${")?.strip_suffix("FunctionArn}")?;
+        let function =
+            arguments["FunctionName"].as_str()?.strip_prefix("${")?.strip_suffix("FunctionArn}")?;
         let (action, body) = arguments["Payload"].as_object()?.iter().next()?;
         Some((snake_case(function), action.clone(), body))
     }
@@ -142,7 +146,10 @@ impl State {
     /// The error names that its retriers list.
     pub fn retries(&self) -> BTreeSet<&str> {
         let retriers = self.definition["Retry"].as_array().into_iter().flatten();
-        retriers.flat_map(|r| r["ErrorEquals"].as_array().into_iter().flatten()).filter_map(Value::as_str).collect()
+        retriers
+            .flat_map(|r| r["ErrorEquals"].as_array().into_iter().flatten())
+            .filter_map(Value::as_str)
+            .collect()
     }
 }
 

@@ -22,15 +22,17 @@ impl Template {
     /// # Errors
     /// What is wrong with it.
     pub fn read() -> Result<Self, String> {
-        let yaml: Yaml =
-            serde_norway::from_str(&files::text("template.yaml")?).map_err(|e| format!("template.yaml: {e}"))?;
+        let yaml: Yaml = serde_norway::from_str(&files::text("template.yaml")?)
+            .map_err(|e| format!("template.yaml: {e}"))?;
         Ok(Self { document: long_form(&yaml)? })
     }
 
     /// The resources of a type, by their logical ids.
     pub fn resources(&self, kind: &str) -> BTreeMap<&str, &Value> {
         let all = self.document["Resources"].as_object().into_iter().flatten();
-        all.filter(|(_, resource)| resource["Type"] == kind).map(|(id, resource)| (id.as_str(), resource)).collect()
+        all.filter(|(_, resource)| resource["Type"] == kind)
+            .map(|(id, resource)| (id.as_str(), resource))
+            .collect()
     }
 
     /// A resource's properties; null when there is none of this name.

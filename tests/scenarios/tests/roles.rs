@@ -1,0 +1,186 @@
+//! What the functions' and the state machines' roles may do, as template.yaml says it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeSet;
+
+use scenarios::Template;
+use scenarios::template::one_or_many;
+use serde_json::json;
+
+/// What each role may do, beyond its own log, traces and failure queue. A new call of AWS arrives here, too.
+const ALLOWED: [(&str, &[&str]); 7] = [
+    (
+        "UpdateStateRole",
+        &[
+            "dynamodb:GetItem",
+            "dynamodb:PutItem",
+            "dynamodb:UpdateItem",
+            "dynamodb:DeleteItem",
+            "dynamodb:ConditionCheckItem",
+            "kms:Decrypt",
+            "kms:DescribeKey",
+            "states:DescribeExecution",
+        ],
+    ),
+    (
+        "CreateSnapshotRole",
+        &[
+            "rds:DescribeDBInstances",
+            "rds:DescribeDBSnapshots",
+            "rds:CreateDBSnapshot",
+            "rds:AddTagsToResource",
+            "kms:DescribeKey",
+            "kms:CreateGrant",
+        ],
+    ),
+    (
+        "ValidateBackupRole",
+        &[
+            "rds:DescribeDBInstances",
+            "rds:DescribeDBSnapshots",
+            "s3:GetObject",
+            "s3:PutObject",
+            "s3:ListBucket",
+            "kms:Decrypt",
+            "kms:GenerateDataKey",
+            "secretsmanager:GetSecretValue",
+            "rds-db:connect",
+        ],
+    ),
+    (
+        "RestoreDatabaseRole",
+        &[
+            "rds:DescribeDBInstances",
+            "rds:DescribeDBSnapshots",
+            "rds:RestoreDBInstanceFromDBSnapshot",
+            "rds:ModifyDBInstance",
+            "rds:DeleteDBInstance",
+            "rds:AddTagsToResource",
+            "kms:DescribeKey",
+            "kms:CreateGrant",
+            "kms:Decrypt",
+            "secretsmanager:CreateSecret",
+            "secretsmanager:GetSecretValue",
+            "secretsmanager:TagResource",
+            "secretsmanager:DeleteSecret",
+        ],
+    ),
+    (
+        "ReplicateToRegionRole",
+        &[
+            "rds:DescribeDBSnapshots",
+            "rds:CopyDBSnapshot",
+            "rds:AddTagsToResource",
+            "rds:DeleteDBSnapshot",
+            "kms:DescribeKey",
+            "kms:CreateGrant",
+            "kms:Decrypt",
+            "kms:GenerateDataKeyWithoutPlaintext",
+        ],
+    ),
+    (
+        "BackupOrchestrationRole",
+        &[
+            "lambda:InvokeFunction",
+            "states:StartExecution",
+            "states:DescribeExecution",
+            "states:StopExecution",
+            "events:PutTargets",
+            "events:PutRule",
+            "events:DescribeRule",
+            "sns:Publish",
+            "kms:Decrypt",
+            "kms:GenerateDataKey",
+        ],
+    ),
+    ("ProveBackupRole", &["lambda:InvokeFunction", "sns:Publish", "kms:Decrypt", "kms:GenerateDataKey"]),
+];
+
+#[test]
+fn every_function_has_a_role_of_its_own() {
+    let template = Template::read().unwrap();
+    let mut roles = BTreeSet::new();
+    for id in template.resources("AWS::Serverless::Function").into_keys() {
+        let role = template.properties(id)["Role"]["Fn::GetAtt"][0].as_str().unwrap().to_owned();
+        assert!(template.properties(&role).is_object(), "{id}: {role}");
+        assert!(roles.insert(role), "{id} shares its role");
+    }
+}
+
+#[test]
+fn a_role_may_do_what_is_listed_and_nothing_else() {
+    let template = Template::read().unwrap();
+    let common = [
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "xray:PutTraceSegments",
+        "xray:PutTelemetryRecords",
+        "xray:GetSamplingRules",
+        "xray:GetSamplingTargets",
+        "sqs:SendMessage",
+    ];
+    let of_the_service = ["DeliversLogs", "AttachesToTheNetwork"];
+    for (role, actions) in ALLOWED {
+        let allowed: BTreeSet<&str> = template
+            .statements(role)
+            .into_iter()
+            .filter(|statement| !of_the_service.contains(&statement["Sid"].as_str().unwrap()))
+            .flat_map(|statement| one_or_many(&statement["Action"]))
+            .map(|action| action.as_str().unwrap())
+            .filter(|action| !common.contains(action))
+            .collect();
+        assert_eq!(allowed, actions.iter().copied().collect(), "{role}");
+    }
+}
+
+#[test]
+fn no_role_may_do_anything_to_everything() {
+    // These know no resources, or belong to Lambda and Step Functions themselves.
+    let everywhere = ["Traces", "TracesExecutions", "DeliversLogs", "AttachesToTheNetwork"];
+    let template = Template::read().unwrap();
+    let roles = template.resources("AWS::IAM::Role");
+    assert_eq!(roles.len(), 8);
+    for role in roles.keys() {
+        for statement in template.statements(role) {
+            let sid =
+                statement["Sid"].as_str().unwrap_or_else(|| panic!("{role}: a statement without a Sid"));
+            assert_eq!(statement["Effect"], "Allow", "{role}: {sid}");
+            for action in one_or_many(&statement["Action"]) {
+                assert!(!action.as_str().unwrap().contains('*'), "{role}: {sid}: {action}");
+            }
+            let all = one_or_many(&statement["Resource"]).contains(&&json!("*"));
+            assert_eq!(all, everywhere.contains(&sid), "{role}: {sid}");
+        }
+        assert!(template.properties(role)["ManagedPolicyArns"].is_null(), "{role}");
+    }
+}
+
+#[test]
+fn what_changes_or_deletes_stops_at_our_prefix() {
+    let template = Template::read().unwrap();
+    let mut seen = 0;
+    for role in template.resources("AWS::IAM::Role").keys() {
+        for statement in template.statements(role) {
+            for action in one_or_many(&statement["Action"]) {
+                let prefix = match action.as_str().unwrap() {
+                    "rds:DeleteDBInstance" | "rds:ModifyDBInstance" => ":db:lifeboat-tmp-*",
+                    "rds:DeleteDBSnapshot" => ":snapshot:lifeboat-*",
+                    "secretsmanager:DeleteSecret" | "secretsmanager:CreateSecret" => ":secret:lifeboat/tmp/*",
+                    _ => continue,
+                };
+                seen += 1;
+                for resource in one_or_many(&statement["Resource"]) {
+                    assert!(
+                        resource["Fn::Sub"].as_str().unwrap().ends_with(prefix),
+                        "{role}: {action} on {resource}"
+                    );
+                }
+                if action == "rds:DeleteDBSnapshot" {
+                    let regions = &statement["Condition"]["StringEquals"]["aws:RequestedRegion"];
+                    assert_eq!(regions, &json!({"Ref": "TargetRegions"}), "never where the source is");
+                }
+            }
+        }
+    }
+    assert_eq!(seen, 5);
+}

@@ -1,0 +1,323 @@
+//! template.yaml ↔ the state machines ↔ the functions, and what a local deployment drops without a word.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use scenarios::machine::{snake_case, strings};
+use scenarios::template::one_or_many;
+use scenarios::{Machine, Template, files};
+use serde_json::{Value, json};
+
+fn template() -> Template {
+    Template::read().unwrap()
+}
+
+/// The functions: logical id and the name of the crate.
+fn functions(template: &Template) -> BTreeMap<String, String> {
+    let found = template.resources("AWS::Serverless::Function");
+    found.keys().map(|id| ((*id).to_owned(), snake_case(id.strip_suffix("Function").unwrap()))).collect()
+}
+
+fn key() -> Value {
+    json!({"Fn::If": ["CreatesKey", {"Fn::GetAtt": ["Key", "Arn"]}, {"Ref": "KmsKeyId"}]})
+}
+
+/// The logical id that a `Ref` or a `GetAtt` names.
+fn target(value: &Value) -> &str {
+    value["Ref"].as_str().or(value["Fn::GetAtt"][0].as_str()).unwrap_or_default()
+}
+
+/// The state machines' resources by the names of their files.
+fn machine_resources(template: &Template) -> BTreeMap<String, (String, Value)> {
+    template
+        .resources("AWS::Serverless::StateMachine")
+        .into_iter()
+        .map(|(id, resource)| {
+            let uri = resource["Properties"]["DefinitionUri"].as_str().unwrap();
+            let name = uri.strip_prefix("stepfunctions/").unwrap().strip_suffix(".asl.json").unwrap();
+            (name.to_owned(), (id.to_owned(), resource["Properties"].clone()))
+        })
+        .collect()
+}
+
+#[test]
+fn every_function_has_a_crate_and_every_crate_a_function() {
+    let template = template();
+    let crates: BTreeSet<String> = std::fs::read_dir(files::root().join("functions"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| files::root().join("functions").join(name).join("Cargo.toml").is_file())
+        .collect();
+    assert_eq!(functions(&template).into_values().collect::<BTreeSet<_>>(), crates);
+    for (id, name) in functions(&template) {
+        let properties = template.properties(&id);
+        assert_eq!(properties["CodeUri"], format!("functions/{name}"), "{id}");
+        assert_eq!(
+            properties["FunctionName"],
+            json!({"Fn::Sub": format!("${{AWS::StackName}}-{}", name.replace('_', "-"))})
+        );
+        assert_eq!(
+            template.document["Resources"][&id]["Metadata"]["BuildMethod"], "rust-cargolambda",
+            "{id}"
+        );
+    }
+}
+
+#[test]
+fn every_function_is_traced_logged_for_a_while_and_hands_failures_on() {
+    let template = template();
+    assert_eq!(template.document["Parameters"]["Architecture"]["Default"], "arm64");
+    for (id, name) in functions(&template) {
+        let of = |property| template.of_function(&id, property);
+        assert_eq!(of("Architectures"), &json!([{"Ref": "Architecture"}]), "{id}");
+        assert_eq!(of("Runtime"), "provided.al2023", "{id}");
+        assert_eq!(of("Tracing"), "Active", "{id}");
+        assert!(of("MemorySize").is_u64(), "{id}");
+        let queue = json!({"Fn::GetAtt": ["FailedInvocationsQueue", "Arn"]});
+        assert_eq!(of("DeadLetterQueue"), &json!({"Type": "SQS", "TargetArn": queue}), "{id}");
+        let on_failure = &of("EventInvokeConfig")["DestinationConfig"]["OnFailure"];
+        assert_eq!(on_failure, &json!({"Type": "SQS", "Destination": queue}), "{id}");
+
+        assert_eq!(of("LoggingConfig")["LogFormat"], "JSON", "{id}");
+        let logs = template.properties(target(&of("LoggingConfig")["LogGroup"]));
+        let group = format!("/aws/lambda/${{AWS::StackName}}-{}", name.replace('_', "-"));
+        assert_eq!(logs["LogGroupName"], json!({"Fn::Sub": group}), "{id}");
+    }
+    for (id, group) in template.resources("AWS::Logs::LogGroup") {
+        assert_eq!(group["Properties"]["RetentionInDays"], json!({"Ref": "LogRetentionDays"}), "{id}");
+        assert_eq!(group["Properties"]["KmsKeyId"], key(), "{id}");
+    }
+}
+
+#[test]
+fn a_function_gets_the_variables_that_it_reads_and_no_others() {
+    let template = template();
+    for (id, name) in functions(&template) {
+        let variables = template.properties(&id)["Environment"]["Variables"].as_object();
+        let given: BTreeSet<String> = variables.into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        let mut read = BTreeSet::new();
+        for path in files::list(format!("functions/{name}/src"), ".rs").unwrap() {
+            let source = files::text(&path).unwrap();
+            let code = source.split("#[cfg(test)]").next().unwrap();
+            read.extend(code.split('"').filter(|text| is_variable(text)).map(str::to_owned));
+        }
+        assert_eq!(given, read, "{id}");
+    }
+    let common = &template.document["Globals"]["Function"]["Environment"]["Variables"];
+    let mut common: Vec<&String> = common.as_object().unwrap().keys().collect();
+    common.sort();
+    assert_eq!(common, ["ENABLE_CLOUDWATCH_METRICS", "LOG_LEVEL", "METRICS_NAMESPACE"]);
+}
+
+fn is_variable(text: &str) -> bool {
+    text.starts_with("DR_") && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+}
+
+#[test]
+fn machines_and_substitutions_name_each_other() {
+    let template = template();
+    let resources = machine_resources(&template);
+    let files: BTreeSet<String> =
+        Machine::all().unwrap().iter().map(|machine| machine.file().to_owned()).collect();
+    assert_eq!(resources.keys().cloned().collect::<BTreeSet<_>>(), files);
+
+    let mut invoked = BTreeSet::new();
+    for machine in Machine::all().unwrap().iter().filter(|machine| !machine.name.contains('/')) {
+        let (id, properties) = &resources[&machine.name];
+        let used: BTreeSet<&str> = strings(&machine.definition).into_iter().flat_map(substitutions).collect();
+        let given = properties["DefinitionSubstitutions"].as_object().unwrap();
+        assert_eq!(used, given.keys().map(String::as_str).collect(), "{id}");
+        for (name, value) in given {
+            assert!(name == "Region" || template.properties(target(value)).is_object(), "{id}: {name}");
+            if let Some(function) = name.strip_suffix("Arn").filter(|name| name.ends_with("Function")) {
+                assert_eq!(value, &json!({"Fn::GetAtt": [function, "Arn"]}), "{id}");
+            } else if let Some(topic) = name.strip_suffix("TopicArn") {
+                assert_eq!(value, &json!({"Ref": format!("{topic}Topic")}), "{id}");
+            }
+        }
+
+        let role = target(&properties["Role"]);
+        let may = |action: &str| -> BTreeSet<String> {
+            let statements = template.statements(role);
+            let of = statements.iter().filter(|s| one_or_many(&s["Action"]).contains(&&json!(action)));
+            of.flat_map(|s| one_or_many(&s["Resource"])).map(|r| target(r).to_owned()).collect()
+        };
+        let wants = |kind: &str| -> BTreeSet<String> {
+            given
+                .values()
+                .map(target)
+                .filter(|id| template.document["Resources"][id]["Type"] == kind)
+                .map(str::to_owned)
+                .collect()
+        };
+        assert_eq!(may("lambda:InvokeFunction"), wants("AWS::Serverless::Function"), "{id}");
+        assert_eq!(may("sns:Publish"), wants("AWS::SNS::Topic"), "{id}");
+        assert_eq!(may("states:StartExecution"), wants("AWS::Serverless::StateMachine"), "{id}");
+        invoked.extend(wants("AWS::Serverless::Function"));
+    }
+    assert_eq!(invoked, functions(&template).into_keys().collect(), "functions that no machine uses");
+}
+
+fn substitutions(text: &str) -> Vec<&str> {
+    text.split("${").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name)).collect()
+}
+
+#[test]
+fn a_task_waits_a_little_longer_than_what_it_calls_may_take() {
+    let template = template();
+    let ids: BTreeMap<String, String> =
+        functions(&template).into_iter().map(|(id, name)| (name, id)).collect();
+    let machines = Machine::all().unwrap();
+    for machine in &machines {
+        for state in machine.states.values() {
+            let Some((function, ..)) = state.call() else { continue };
+            let function = template.of_function(&ids[&function], "Timeout").as_u64().unwrap();
+            let task = state.definition["TimeoutSeconds"].as_u64().unwrap();
+            assert!((function + 30..=function + 60).contains(&task), "{}: {}", machine.name, state.name);
+        }
+    }
+    let of = |name: &str| machines.iter().find(|machine| machine.name == name).unwrap();
+    let child = of("prove_backup").definition["TimeoutSeconds"].as_u64().unwrap();
+    let task =
+        of("backup_orchestration").states["ValidateBackup"].definition["TimeoutSeconds"].as_u64().unwrap();
+    let parent = of("backup_orchestration").definition["TimeoutSeconds"].as_u64().unwrap();
+    assert!(child < task && task < parent, "the child ends first, so that it can dispose of its restore");
+}
+
+#[test]
+fn state_machines_are_standard_logged_and_traced() {
+    for (name, (_, properties)) in machine_resources(&template()) {
+        assert_eq!(properties["Type"], "STANDARD", "{name}");
+        assert_eq!(properties["Tracing"], json!({"Enabled": true}), "{name}");
+        assert_eq!(properties["Logging"]["Level"], "ERROR", "{name}");
+        assert_eq!(properties["Logging"]["Destinations"].as_array().unwrap().len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn the_table_is_what_the_design_says() {
+    let template = template();
+    let table = template.properties("StateTable");
+    assert_eq!(template.document["Parameters"]["StateTableName"]["Default"], "DisasterRecoveryState");
+    assert_eq!(table["KeySchema"], json!([{"AttributeName": "operationId", "KeyType": "HASH"}]));
+    let indexes: Vec<_> = table["GlobalSecondaryIndexes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|index| {
+            let keys = &index["KeySchema"];
+            [&index["IndexName"], &keys[0]["AttributeName"], &keys[1]["AttributeName"]]
+                .map(|v| v.as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        indexes,
+        [
+            ["TypeStatusIndex", "type", "status"],
+            ["TypeTimeIndex", "type", "startedAt"],
+            ["ResourceTimeIndex", "resourceId", "startedAt"],
+        ]
+    );
+    assert_eq!(table["TimeToLiveSpecification"], json!({"AttributeName": "expiresAt", "Enabled": true}));
+    assert_eq!(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"], true);
+    assert_eq!(table["StreamSpecification"]["StreamViewType"], "NEW_AND_OLD_IMAGES");
+    assert_eq!(
+        table["SSESpecification"],
+        json!({"SSEEnabled": true, "SSEType": "KMS", "KMSMasterKeyId": key()})
+    );
+    assert_eq!(table["DeletionProtectionEnabled"], true);
+}
+
+#[test]
+fn the_bucket_is_versioned_private_encrypted_and_reached_over_tls_only() {
+    let template = template();
+    let bucket = template.properties("MetadataBucket");
+    assert_eq!(bucket["VersioningConfiguration"]["Status"], "Enabled");
+    let public = bucket["PublicAccessBlockConfiguration"].as_object().unwrap();
+    assert!(public.len() == 4 && public.values().all(|value| value == true));
+    let rule = &bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"][0];
+    assert_eq!(rule["BucketKeyEnabled"], true);
+    assert_eq!(
+        rule["ServerSideEncryptionByDefault"],
+        json!({"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key()})
+    );
+    assert_eq!(bucket["LifecycleConfiguration"]["Rules"].as_array().unwrap().len(), 2);
+    for (policy, action) in [
+        ("MetadataBucketPolicy", "s3:*"),
+        ("CriticalTopicPolicy", "sns:Publish"),
+        ("WarningTopicPolicy", "sns:Publish"),
+        ("InfoTopicPolicy", "sns:Publish"),
+        ("FailedInvocationsQueuePolicy", "sqs:*"),
+    ] {
+        let statements = template.properties(policy)["PolicyDocument"]["Statement"].as_array().unwrap();
+        let tls = statements.iter().find(|s| s["Sid"] == "TlsOnly").unwrap_or_else(|| panic!("{policy}"));
+        assert_eq!((&tls["Effect"], &tls["Action"]), (&json!("Deny"), &json!(action)), "{policy}");
+        assert_eq!(tls["Condition"], json!({"Bool": {"aws:SecureTransport": "false"}}), "{policy}");
+    }
+}
+
+#[test]
+fn what_holds_records_outlives_the_stack() {
+    let template = template();
+    for id in ["Key", "StateTable", "MetadataBucket"] {
+        for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
+            assert_eq!(template.document["Resources"][id][policy], "Retain", "{id}");
+        }
+    }
+    assert_eq!(template.properties("Key")["EnableKeyRotation"], true);
+}
+
+#[test]
+fn topics_and_the_queue_are_encrypted() {
+    let template = template();
+    let topics = template.resources("AWS::SNS::Topic");
+    assert_eq!(topics.keys().copied().collect::<Vec<_>>(), ["CriticalTopic", "InfoTopic", "WarningTopic"]);
+    for (id, topic) in topics {
+        assert_eq!(topic["Properties"]["KmsMasterKeyId"], key(), "{id}");
+    }
+    assert_eq!(template.properties("FailedInvocationsQueue")["SqsManagedSseEnabled"], true);
+}
+
+#[test]
+fn the_schedule_waits_for_a_database_to_be_named_and_sends_a_backup_request() {
+    let template = template();
+    let schedule = template.properties("BackupScheduleRule");
+    assert_eq!(schedule["State"], json!({"Fn::If": ["HasBackupDatabase", "ENABLED", "DISABLED"]}));
+    assert_eq!(template.document["Parameters"]["BackupDatabase"]["Default"], "");
+    assert_eq!(template.document["Parameters"]["BackupSchedule"]["Default"], "rate(6 hours)");
+    assert!(schedule["Target"]["DeadLetterConfig"]["Arn"].is_object());
+    let input = schedule["Target"]["Input"]["Fn::Sub"].as_str().unwrap();
+    let input = input.replace("${BackupDatabase}", "prod-db").replace("${BackupRetentionDays}", "35");
+    let request: dr_core::request::BackupRequest = serde_json::from_str(&input).unwrap();
+    assert_eq!(request.lifecycle.delete_after_days, Some(35));
+}
+
+#[test]
+fn alarms_watch_what_the_machines_cannot_tell() {
+    let template = template();
+    let metrics = files::text("shared/aws/src/metrics.rs").unwrap();
+    let mut watched = BTreeSet::new();
+    for (id, alarm) in template.resources("AWS::CloudWatch::Alarm") {
+        let alarm = &alarm["Properties"];
+        let name = alarm["MetricName"].as_str().unwrap();
+        assert!(
+            !name.starts_with("dr_") || metrics.contains(&format!("\"{name}\"")),
+            "{id}: nothing writes {name}"
+        );
+        let topic = if id == "NoBackupAlarm" { "WarningTopic" } else { "CriticalTopic" };
+        assert_eq!(alarm["AlarmActions"], json!([{"Ref": topic}]), "{id}");
+        let dimension = target(&alarm["Dimensions"][0]["Value"]);
+        watched.insert((name.to_owned(), dimension.to_owned()));
+    }
+    for metric in ["ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"] {
+        for machine in ["BackupOrchestration", "ProveBackup"] {
+            assert!(watched.contains(&(metric.to_owned(), machine.to_owned())), "{metric} of {machine}");
+        }
+    }
+    for metric in ["dr_operation_total", "dr_circuit_breaker_open"] {
+        assert!(watched.contains(&(metric.to_owned(), String::new())), "{metric}");
+    }
+    assert!(
+        watched.contains(&("ApproximateNumberOfMessagesVisible".into(), "FailedInvocationsQueue".into()))
+    );
+}
