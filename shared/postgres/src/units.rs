@@ -264,3 +264,84 @@ impl SliceReader<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use dr_core::proof::cut::cut;
+    use rds_local::postgres::{Cluster, ClusterOptions, Running, StartOptions, Toolchain};
+
+    use super::*;
+    use crate::catalogue::tables::tables;
+    use crate::settings::Security;
+
+    fn server(directory: &std::path::Path) -> (Running, ConnectionSettings) {
+        let cluster =
+            Cluster::create(&Toolchain::find(17).unwrap(), directory, &ClusterOptions::default()).unwrap();
+        let server = cluster.start(&StartOptions::default()).unwrap();
+        let security = Security::LocalSocket(server.socket_dir().to_owned());
+        let settings =
+            ConnectionSettings::new("localhost", server.port(), "rdsadmin", None, "postgres", security);
+        (server, settings)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_slice_that_crashes_the_server_twice_is_unreadable_and_the_others_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let (server, settings) = server(&directory.path().join("one"));
+        server.sql("postgres", "CREATE TABLE a AS SELECT 1; CREATE TABLE b AS SELECT 2").unwrap();
+        let session = Session::open(&settings, Access::ReadOnly).await.unwrap();
+        let tables = tables(&session).await.unwrap();
+        let unit = cut(&tables, UNIT_BYTES, 0).remove(0);
+        let task = UnitTask { work: UnitWork { unit, visibility: None }, tables: &tables, pace: None };
+        let mut state = UnitState { crashes: 1, ..UnitState::default() };
+        let result = task.run(&session, &mut state, true).await.unwrap();
+        let outcomes: Vec<&SliceOutcome> = result.slices.iter().map(|slice| &slice.outcome).collect();
+        let [SliceOutcome::Unreadable { sqlstate, .. }, SliceOutcome::Digested(digest)] = outcomes[..] else {
+            panic!("{outcomes:?}")
+        };
+        assert_eq!((sqlstate.as_str(), digest.rows), ("57P02", 1));
+    }
+
+    /// Takes the server down the first two times.
+    struct Suicide;
+
+    impl Task for Suicide {
+        type Output = u32;
+        type State = u32;
+
+        fn database(&self) -> &'static str {
+            "postgres"
+        }
+
+        fn access(&self) -> Access {
+            Access::ReadOnly
+        }
+
+        async fn run(&self, session: &Session, crashes: &mut u32, crashed: bool) -> Result<u32> {
+            *crashes += u32::from(crashed);
+            if *crashes == 2 {
+                return Ok(*crashes);
+            }
+            let pid = session.row("looking", "SELECT pg_backend_pid()").await?.text(0)?.to_owned();
+            let killed = std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap();
+            assert!(killed.success());
+            session.row("waiting to be killed", "SELECT pg_sleep(60)").await.map(|_| *crashes)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn crashes_of_the_server_are_told_from_cut_connections() {
+        let directory = tempfile::tempdir().unwrap();
+        let (server, settings) = server(&directory.path().join("one"));
+        let limits = Limits::lasting(1, Duration::from_secs(60), Duration::from_secs(1));
+        let progress = pool::run(&settings, vec![Suicide], limits, async |crashes| {
+            assert_eq!(crashes, 2);
+            Ok(())
+        })
+        .await
+        .unwrap();
+        assert_eq!((progress.done, progress.left), (1, 0));
+        drop(server);
+    }
+}

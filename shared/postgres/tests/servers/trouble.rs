@@ -127,48 +127,56 @@ fn a_bundle_must_hold_certificates() {
     }
 }
 
-/// Forwards connections; `cut` says after how many bytes of answers a connection is cut, by its number.
-async fn forwarder(
+/// Forwards connections and counts them and their bytes of answers.
+#[derive(Default)]
+struct Forwarder {
+    connections: AtomicUsize,
+    answered: AtomicUsize,
+}
+
+/// Listens and forwards; `cut` says after how many bytes of answers a connection is cut, by its number.
+async fn forward(
     to: u16,
     cut: impl Fn(usize) -> Option<usize> + Send + Sync + 'static,
-) -> (u16, Arc<AtomicUsize>) {
+) -> (u16, Arc<Forwarder>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let count = Arc::new(AtomicUsize::new(0));
-    let counter = count.clone();
-    let cut = Arc::new(cut);
+    let forwarder = Arc::new(Forwarder::default());
+    let shared = forwarder.clone();
     tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            let number = counter.fetch_add(1, Ordering::SeqCst);
-            let limit = cut(number);
-            tokio::spawn(async move {
-                let Ok(mut far) = TcpStream::connect(("127.0.0.1", to)).await else { return };
-                let (mut asked, mut answered) = (vec![0; 8192], vec![0; 8192]);
-                let mut passed = 0;
-                loop {
-                    tokio::select! {
-                        read = near.read(&mut asked) => match read {
-                            Ok(bytes @ 1..) if far.write_all(&asked[..bytes]).await.is_ok() => {}
-                            _ => return,
-                        },
-                        read = far.read(&mut answered) => match read {
-                            Ok(bytes @ 1..) => {
-                                passed += bytes;
-                                if limit.is_some_and(|limit| passed > limit) {
-                                    return;
-                                }
-                                if near.write_all(&answered[..bytes]).await.is_err() {
-                                    return;
-                                }
-                            }
-                            _ => return,
-                        },
-                    }
-                }
-            });
+        while let Ok((near, _)) = listener.accept().await {
+            let limit = cut(shared.connections.fetch_add(1, Ordering::SeqCst));
+            tokio::spawn(pass(near, to, limit, shared.clone()));
         }
     });
-    (port, count)
+    (port, forwarder)
+}
+
+async fn pass(mut near: TcpStream, to: u16, limit: Option<usize>, count: Arc<Forwarder>) {
+    let Ok(mut far) = TcpStream::connect(("127.0.0.1", to)).await else { return };
+    let (mut asked, mut answered) = (vec![0; 8192], vec![0; 8192]);
+    let mut passed = 0;
+    loop {
+        tokio::select! {
+            read = near.read(&mut asked) => match read {
+                Ok(bytes @ 1..) if far.write_all(&asked[..bytes]).await.is_ok() => {}
+                _ => return,
+            },
+            read = far.read(&mut answered) => match read {
+                Ok(bytes @ 1..) => {
+                    passed += bytes;
+                    count.answered.fetch_add(bytes, Ordering::SeqCst);
+                    if limit.is_some_and(|limit| passed > limit) {
+                        return;
+                    }
+                    if near.write_all(&answered[..bytes]).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            },
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,18 +203,25 @@ async fn a_cut_connection_is_opened_again_and_one_that_is_always_cut_is_given_up
             .collect()
     };
 
-    // The first six connections break after a while, in the middle of a digest.
-    let (port, count) = forwarder(server.port(), |number| (number < 6).then_some(7000 + 300 * number)).await;
+    // What it takes to open a session, so that connections break after that.
+    let (port, forwarder) = forward(server.port(), |_| None).await;
+    drop(Session::open(&remote(port, "pass word", &authority.pem()), Access::ReadOnly).await.unwrap());
+    let opening = forwarder.answered.load(Ordering::SeqCst);
+
+    // The first six connections break, each a little later in the middle of a unit.
+    let (port, forwarder) =
+        forward(server.port(), move |number| (number < 6).then_some(opening + 200 + 400 * number)).await;
     let results = collect(&remote(port, "pass word", &authority.pem()), &plan.tables, work.clone()).await;
     assert_eq!(digests(&results), digests(&whole));
-    assert!(count.load(Ordering::SeqCst) > 6);
+    let connections = forwarder.connections.load(Ordering::SeqCst);
+    assert!(connections > 6, "{connections} connections, {opening} bytes to open one");
 
-    let (port, count) = forwarder(server.port(), |_| Some(6500)).await;
+    let (port, forwarder) = forward(server.port(), move |_| Some(opening + 200)).await;
     let settings = remote(port, "pass word", &authority.pem());
     let error =
         read_units(&settings, &plan.tables, work, limits(), None, async |_| Ok(())).await.unwrap_err();
     assert!(matches!(error.name(), ErrorName::ConnectionLost | ErrorName::ConnectionFailed), "{error:?}");
-    assert!(count.load(Ordering::SeqCst) < 40);
+    assert!(forwarder.connections.load(Ordering::SeqCst) < 40);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -306,7 +321,8 @@ async fn rows_that_cannot_be_read_or_are_hidden_are_named_before_anything_is_rea
     let error = heartbeat::beat(&reader, "backup-1").await.unwrap_err();
     assert_eq!(error.name(), ErrorName::PermissionMissing);
 
-    sql(&source, "CREATE DATABASE closed; REVOKE CONNECT ON DATABASE closed FROM PUBLIC");
+    sql(&source, "CREATE DATABASE closed");
+    sql(&source, "REVOKE CONNECT ON DATABASE closed FROM PUBLIC");
     sql(&source, "ALTER ROLE reader BYPASSRLS");
     let error = plan_error(&reader).await;
     assert_eq!(error.name(), ErrorName::PermissionMissing);
