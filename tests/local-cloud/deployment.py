@@ -4,11 +4,15 @@ Does not decide what the template's parameters are, only Architecture: the machi
 here as processes.
 """
 
+import contextlib
 import json
 import os
 import platform
+import signal
 import subprocess
 from pathlib import Path
+
+from lifeline import LIFELINE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS = ROOT / ".venv" / "bin"
@@ -34,11 +38,19 @@ def overrides(parameters: dict[str, str]) -> list[str]:
 
 
 def sam(arguments: list, environment: dict[str, str]) -> None:
-    """Runs sam quietly; its output is shown only when it fails."""
-    done = subprocess.run([str(part) for part in (TOOLS / "sam", *arguments)], cwd=ROOT, env=environment, text=True,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
-        raise DeploymentError(f"sam {arguments[0]} ended with {done.returncode}:\n{done.stdout}")
+    """Runs sam quietly; its output is shown only when it fails. When we are interrupted, its compilers are too."""
+    process = LIFELINE.start([TOOLS / "sam", *arguments], "TERM", cwd=ROOT, env=environment, text=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        # Its process group is its own: cargo and rustc are in it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        raise
+    if process.returncode:
+        raise DeploymentError(f"sam {arguments[0]} ended with {process.returncode}:\n{output}")
 
 
 def build(template: Path, parameters: dict[str, str], to: Path) -> Path:
