@@ -55,18 +55,19 @@ def new_region(rds):
 
     yield make
     rds.control("DELETE", "faults")
+    rds.configure(**QUICK)
     for region in made:
         for name in region.state()["instances"]:
-            region.client.modify_db_instance(DBInstanceIdentifier=name, DeletionProtection=False) if region.look(name)[
-                "DeletionProtection"
-            ] else None
+            if region.look(name)["DeletionProtection"]:
+                region.client.modify_db_instance(DBInstanceIdentifier=name, DeletionProtection=False)
             if region.look(name)["DBInstanceStatus"] != "deleting":
                 region.client.delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True)
     for region in made:
         for name in region.state()["instances"]:
             region.wait_gone(name)
         for name, snapshot in region.state()["snapshots"].items():
-            if snapshot["status"] != "creating":
+            automated = name.startswith("rds:")
+            if snapshot["status"] != "creating" and not automated:
                 region.client.delete_db_snapshot(DBSnapshotIdentifier=name)
 
 

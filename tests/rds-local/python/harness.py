@@ -15,6 +15,8 @@ from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "first-Secret"
+# Milliseconds that outlast any test: a status is held until a test configures less.
+HELD = 600_000
 ACCOUNT = "000000000000"
 
 

@@ -6,7 +6,7 @@ import urllib.parse
 import pytest
 from botocore.exceptions import ClientError
 
-from harness import ACCOUNT, wire_error
+from harness import ACCOUNT, HELD, wire_error
 
 NEW = {
     "DBInstanceIdentifier": "new",
@@ -171,7 +171,7 @@ def test_wrong_states_and_taken_names_are_refused(rds, region):
     ]:
         assert refused(region, "restore_db_instance_from_db_snapshot", restoring | change) == error, change
 
-    rds.configure(statusMs=3000, copyMs=3000)
+    rds.configure(statusMs=HELD)
     client.create_db_snapshot(DBSnapshotIdentifier="slow", DBInstanceIdentifier="orders")
     snapshot_state = ("InvalidDBSnapshotState", 400)
     assert refused(region, "delete_db_snapshot", {"DBSnapshotIdentifier": "slow"}) == snapshot_state
@@ -181,11 +181,14 @@ def test_wrong_states_and_taken_names_are_refused(rds, region):
     assert refused(region, "copy_db_snapshot", early) == snapshot_state
     assert refused(region, "create_db_snapshot", orders | {"DBSnapshotIdentifier": "third"}) == state
     assert refused(region, "reboot_db_instance", orders) == state
+    rds.configure(statusMs=40)
     region.wait_instance("orders")
+    rds.configure(statusMs=HELD)
     client.delete_db_instance(DBInstanceIdentifier="orders", SkipFinalSnapshot=True)
     for action in ["modify_db_instance", "reboot_db_instance", "stop_db_instance"]:
         assert refused(region, action, orders) == state, action
     assert refused(region, "delete_db_instance", orders | {"SkipFinalSnapshot": True}) == state
+    rds.configure(statusMs=40)
 
 
 def test_a_used_subnet_group_stays(region):

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from harness import PASSWORD, installations, pairs, poll, tags_of, wire_error
+from harness import HELD, PASSWORD, installations, pairs, poll, tags_of, wire_error
 
 
 def rows(region, instance, query):
@@ -43,11 +43,12 @@ def test_a_snapshot_under_writes_restores_to_one_instant(region):
 def test_a_snapshot_is_of_the_instant_of_the_call(rds, region):
     region.instance("orders")
     region.psql("orders", "create table t as select 1 as n").value
-    rds.configure(statusMs=2000)
+    rds.configure(statusMs=HELD)
     answer = region.client.create_db_snapshot(DBSnapshotIdentifier="shot", DBInstanceIdentifier="orders")["DBSnapshot"]
     assert answer["Status"] == "creating" and "SnapshotCreateTime" not in answer
     assert region.look("orders")["DBInstanceStatus"] == "backing-up"
     region.psql("orders", "insert into t values (2)").value
+    rds.configure(statusMs=500)
     progress = []
 
     def look():
@@ -57,7 +58,7 @@ def test_a_snapshot_is_of_the_instant_of_the_call(rds, region):
 
     shot = poll(look, lambda seen: seen["Status"] == "available")
     rds.configure(statusMs=40)
-    assert progress == sorted(progress) and len(set(progress)) > 2 and progress[-1] == 100
+    assert progress == sorted(progress) and progress[-1] == 100
     assert shot["SnapshotCreateTime"] == shot["OriginalSnapshotCreateTime"] == shot["SnapshotDatabaseTime"]
     region.restore("restored", "shot")
     assert rows(region, "restored", "select array_agg(n) from t") == "{1}"
@@ -109,12 +110,13 @@ def test_a_restore_takes_the_settings_of_the_request_and_defaults_for_the_rest(r
     assert (given["IAMDatabaseAuthenticationEnabled"], tags_of(given)) == (True, {"lease": "mine"})
 
 
-def test_a_copy_crosses_regions_under_another_key_and_restores_there(new_region):
+def test_a_copy_crosses_regions_under_another_key_and_restores_there(rds, new_region):
     home, away = new_region(), new_region()
     home.instance("orders", StorageEncrypted=True, KmsKeyId=home.key())
     home.psql("orders", "create table t as select generate_series(1, 1000) as n").value
     source = home.snapshot("shot", "orders", Tags=pairs(proof="p1", team="payments"))
     assert (source["Encrypted"], source["KmsKeyId"]) == (True, home.key())
+    rds.configure(copyMs=HELD)
     answer = away.client.copy_db_snapshot(
         SourceDBSnapshotIdentifier=source["DBSnapshotArn"],
         TargetDBSnapshotIdentifier="Shot-Copy",
@@ -123,15 +125,10 @@ def test_a_copy_crosses_regions_under_another_key_and_restores_there(new_region)
         SourceRegion=home.name,
     )["DBSnapshot"]
     assert (answer["Status"], answer["PercentProgress"]) == ("pending", 0)
-    seen = set()
-
-    def look():
-        shown = away.look_snapshot("shot-copy")
-        seen.add(shown["Status"])
-        return shown
-
-    copy = poll(look, lambda shown: shown["Status"] == "available")
-    assert "copying" in seen
+    rds.configure(copyMs=8000)
+    away.wait_snapshot("shot-copy", "copying")
+    rds.configure(copyMs=120)
+    copy = away.wait_snapshot("shot-copy")
     assert (copy["Encrypted"], copy["KmsKeyId"]) == (True, away.key())
     assert (copy["SourceRegion"], copy["SourceDBSnapshotIdentifier"]) == (home.name, source["DBSnapshotArn"])
     assert copy["OriginalSnapshotCreateTime"] == source["OriginalSnapshotCreateTime"]
@@ -196,7 +193,7 @@ def test_deleting_the_source_fails_its_copy(rds, new_region):
     home, away = new_region(), new_region()
     home.instance("orders")
     source = home.snapshot("shot", "orders")
-    rds.configure(copyMs=5000)
+    rds.configure(copyMs=8000)
     away.client.copy_db_snapshot(
         SourceDBSnapshotIdentifier=source["DBSnapshotArn"], TargetDBSnapshotIdentifier="copy"
     )
@@ -212,13 +209,14 @@ def test_a_copy_under_way_can_be_cancelled_by_deleting_it(rds, new_region):
     home, away = new_region(), new_region()
     home.instance("orders")
     source = home.snapshot("shot", "orders")
-    rds.configure(copyMs=2000)
+    rds.configure(copyMs=HELD)
     away.client.copy_db_snapshot(
         SourceDBSnapshotIdentifier=source["DBSnapshotArn"], TargetDBSnapshotIdentifier="copy"
     )
     place = Path(away.state()["snapshots"]["copy"]["dir"])
     away.client.delete_db_snapshot(DBSnapshotIdentifier="copy")
     assert away.client.describe_db_snapshots()["DBSnapshots"] == []
+    rds.configure(copyMs=120)
     poll(place.exists, lambda there: not there)
 
 
@@ -266,3 +264,25 @@ def test_instance_tags_go_to_the_snapshot_when_the_instance_says_so(region):
     region.instance("orders", Tags=pairs(team="payments"), CopyTagsToSnapshot=True)
     assert tags_of(region.snapshot("one", "orders")) == {"team": "payments"}
     assert tags_of(region.snapshot("two", "orders", Tags=pairs(own="yes"))) == {"own": "yes"}
+
+
+def test_automated_snapshots_go_with_their_instance_and_their_copies_stay(new_region):
+    home, away = new_region(), new_region()
+    home.instance("orders")
+    home.rds.order("automated-snapshots", {"region": home.name, "instance": "orders"})
+    listed = home.client.describe_db_snapshots(SnapshotType="automated")["DBSnapshots"]
+    name = listed[0]["DBSnapshotIdentifier"]
+    assert name.startswith("rds:orders-20") and listed[0]["SnapshotType"] == "automated"
+    home.wait_snapshot(name)
+    home.wait_instance("orders")
+    refused = wire_error(home.client.delete_db_snapshot, DBSnapshotIdentifier=name)
+    assert refused[:2] == ("InvalidDBSnapshotState", 400)
+    copy = {"SourceDBSnapshotIdentifier": home.arn("snapshot", name), "TargetDBSnapshotIdentifier": "copy"}
+    away.client.copy_db_snapshot(**copy)
+    assert away.wait_snapshot("copy")["SnapshotType"] == "manual"
+    place = Path(home.state()["snapshots"][name]["dir"])
+    home.client.delete_db_instance(DBInstanceIdentifier="orders", SkipFinalSnapshot=True)
+    home.wait_gone("orders")
+    assert home.client.describe_db_snapshots()["DBSnapshots"] == [] and not place.exists()
+    away.restore("orders", "copy")
+    assert away.psql("orders", "select 1").value == "1"

@@ -8,6 +8,7 @@ use std::process::{Child, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio_postgres::Config;
@@ -216,13 +217,19 @@ impl Running {
     /// Stops all processes of the server, copies its data directory to `to` and lets it go on: what a snapshot of
     /// the storage at one instant holds, crash-consistent and not clean. Clients notice a pause at most.
     pub fn freeze_and_copy(&self, to: &Path) -> Result<Cluster, Error> {
+        self.freeze_and_copy_timed(to).map(|(copy, _)| copy)
+    }
+
+    /// The same, with the time at which everything stood still: nothing written later is in the copy.
+    pub fn freeze_and_copy_timed(&self, to: &Path) -> Result<(Cluster, Timestamp), Error> {
         let cluster = self.cluster.clone().moved_to(to);
         account::private_dir(to)?;
         let frozen = Frozen::freeze(self.pid())?;
+        let instant = Timestamp::now();
         let copied = files::copy_data(&self.cluster.data_dir(), &cluster.data_dir());
         drop(frozen);
         copied?;
-        Ok(cluster)
+        Ok((cluster, instant))
     }
 
     /// Stops it and waits for its end.

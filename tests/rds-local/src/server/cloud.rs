@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::aws::Aws;
 use super::engine::{Engine, Postgres};
@@ -158,6 +159,22 @@ impl Cloud {
                 None => false,
             }
         })
+    }
+}
+
+impl Cloud {
+    /// Waits until so many percent of a configured time have passed since `begun`. A change of the configuration
+    /// counts at once: a test can hold a status as long as it likes, look, and let go.
+    pub(super) async fn wait_for(&self, begun: Instant, percent: u32, time: fn(&Config) -> Duration) {
+        const GLANCE: Duration = Duration::from_millis(20);
+        loop {
+            let left =
+                (begun + time(&self.config()) * percent / 100).saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(GLANCE)).await;
+        }
     }
 }
 

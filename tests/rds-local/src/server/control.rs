@@ -10,9 +10,11 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::actions::{self, Call};
 use super::cloud::{Cloud, Config};
 use super::damage::{self, Failure};
 use super::faults;
+use super::params::Params;
 
 type Reply = (StatusCode, Json<Value>);
 type Body<T> = Result<Json<T>, JsonRejection>;
@@ -25,6 +27,7 @@ pub(super) fn routes() -> Router<Arc<Cloud>> {
         .route("/_rds-local/faults", post(add_fault).delete(clear_faults))
         .route("/_rds-local/connections", post(connections))
         .route("/_rds-local/damage", post(inflict))
+        .route("/_rds-local/automated-snapshots", post(automated_snapshot))
 }
 
 fn fine(value: Value) -> Reply {
@@ -173,6 +176,26 @@ async fn connections(State(cloud): State<Arc<Cloud>>, body: Body<Connections>) -
     match done {
         Ok(()) => fine(json!({})),
         Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Automated {
+    region: String,
+    instance: String,
+}
+
+/// What the backup window would do: an automated snapshot, now.
+async fn automated_snapshot(State(cloud): State<Arc<Cloud>>, body: Body<Automated>) -> Reply {
+    let order = match body {
+        Ok(Json(order)) => order,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    let call = Call { cloud, region: order.region, params: Params::default(), outcome: None };
+    match actions::automated(&call, &order.instance).await {
+        Ok(_) => fine(json!({})),
+        Err(fault) => refused(StatusCode::CONFLICT, &format!("{}: {}", fault.code, fault.message)),
     }
 }
 

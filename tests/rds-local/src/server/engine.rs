@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use crate::postgres::{
     Cluster, ClusterOptions, Error, MasterUser, Running, StartOptions, StopMode, TcpOptions, Toolchain,
 };
@@ -29,8 +31,8 @@ pub(super) trait Server: Send {
     fn pids(&self) -> Vec<i32>;
     /// Really changes a role's password.
     fn set_password(&self, role: &str, password: &str) -> Result<(), Error>;
-    /// Copies its files as they are on disk at one instant.
-    fn snapshot(&self, to: &Path) -> Result<(), Error>;
+    /// Copies its files as they are on disk at one instant, and returns that.
+    fn snapshot(&self, to: &Path) -> Result<Timestamp, Error>;
     /// Stops it cleanly.
     fn stop(self: Box<Self>) -> Result<(), Error>;
 }
@@ -100,8 +102,8 @@ impl Server for Running {
         Running::set_password(self, role, password)
     }
 
-    fn snapshot(&self, to: &Path) -> Result<(), Error> {
-        self.freeze_and_copy(to).map(drop)
+    fn snapshot(&self, to: &Path) -> Result<Timestamp, Error> {
+        self.freeze_and_copy_timed(to).map(|(_, instant)| instant)
     }
 
     fn stop(self: Box<Self>) -> Result<(), Error> {

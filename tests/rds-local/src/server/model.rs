@@ -96,9 +96,37 @@ pub(super) struct Machine {
     pub(super) condemned: bool,
 }
 
-/// A manual DB snapshot: a physical copy of an instance's files.
+/// Who took a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A user, or a copy; it stays until it is deleted and counts against the quota.
+    Manual,
+    /// RDS; it goes with its instance.
+    Automated,
+}
+
+impl Kind {
+    /// As in `SnapshotType`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Automated => "automated",
+        }
+    }
+
+    /// As a sentence begins.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Manual => "Manual",
+            Self::Automated => "Automated",
+        }
+    }
+}
+
+/// A DB snapshot: a physical copy of an instance's files.
 pub(super) struct Snapshot {
     pub(super) id: String,
+    pub(super) kind: Kind,
     pub(super) instance_id: String,
     pub(super) resource_id: String,
     pub(super) status: String,

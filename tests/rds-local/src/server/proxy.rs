@@ -214,6 +214,8 @@ mod tests {
         let backend = chatty_server().await;
         endpoint.open(backend).await.unwrap();
         let mut first = connect(&endpoint).await.unwrap();
+        // Really accepted, not just waiting in the listener's queue.
+        first.read_exact(&mut [0; 10]).await.unwrap();
         let port = endpoint.port();
         endpoint.refuse(true).await.unwrap();
         while connect(&endpoint).await.is_ok() {

@@ -130,7 +130,7 @@ pub(super) fn snapshot(xml: &mut Xml, region: &Region, snapshot: &Snapshot) {
         .put("MasterUsername", &settings.master_username)
         .put("EngineVersion", &settings.version)
         .put("LicenseModel", "postgresql-license")
-        .put("SnapshotType", "manual")
+        .put("SnapshotType", snapshot.kind.name())
         .put_some("Iops", settings.iops)
         .put("OptionGroupName", &settings.option_group)
         .put("PercentProgress", snapshot.progress);

@@ -20,7 +20,7 @@ pub(super) fn attributes(call: &Call) -> Answer {
             ("DBSecurityGroups", 0, 25),
             ("AuthorizationsPerDBSecurityGroup", 0, 20),
             ("DBParameterGroups", region.parameter_groups.len(), 50),
-            ("ManualSnapshots", region.snapshots.len(), config.snapshot_quota),
+            ("ManualSnapshots", super::snapshots::number_of(region), config.snapshot_quota),
             ("EventSubscriptions", 0, 20),
             ("DBSubnetGroups", region.subnet_groups.len(), 50),
             ("OptionGroups", region.option_groups.len(), 20),

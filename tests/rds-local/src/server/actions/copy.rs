@@ -1,18 +1,17 @@
 //! `CopyDBSnapshot`: called in the destination Region with the source as an ARN, or within one Region.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Call, keys, machine};
-use crate::server::cloud::{Cloud, blocking};
+use crate::server::cloud::{Cloud, Config, blocking};
 use crate::server::fault::{Answer, Fault};
 use crate::server::faults::Outcome;
 use crate::server::ids::{self, Arn};
-use crate::server::model::{Snapshot, Source};
+use crate::server::model::{Kind, Snapshot, Source};
 use crate::server::params::Tag;
 use crate::server::render;
 
@@ -66,6 +65,7 @@ pub(super) async fn copy(call: &Call) -> Answer {
     settings.zone = call.cloud.region(&call.region, |region| region.default_zone());
     let snapshot = Snapshot {
         id: target.clone(),
+        kind: Kind::Manual,
         instance_id: original.instance_id,
         resource_id: original.resource_id,
         status: if crossing { "pending" } else { "creating" }.to_owned(),
@@ -177,7 +177,6 @@ struct Copying {
 impl Copying {
     async fn run(self, crossing: bool) {
         let begun = Instant::now();
-        let whole = self.cloud.config().copy_time();
         let work = tokio::spawn(copy_files(
             Arc::clone(&self.cloud),
             Arc::clone(&self.files),
@@ -185,7 +184,7 @@ impl Copying {
             self.from.clone(),
             self.dir.clone(),
         ));
-        if !self.progress(begun, whole, crossing).await {
+        if !self.progress(begun, crossing).await {
             // Deleted, or its source was: what has been written goes away when the writing has ended.
             let _ = work.await;
             machine::remove(self.dir).await;
@@ -218,14 +217,14 @@ impl Copying {
 
     /// Shows `pending`, then `copying` with growing progress. False when the copy is no longer wanted. One ordered
     /// to fail stops half way.
-    async fn progress(&self, begun: Instant, whole: Duration, crossing: bool) -> bool {
-        for percent in [10_u32, 25, 40, 50, 60, 75, 90, 99] {
-            tokio::time::sleep_until(begun + whole * percent / 100).await;
+    async fn progress(&self, begun: Instant, crossing: bool) -> bool {
+        for percent in (1..100).step_by(3) {
+            self.cloud.wait_for(begun, percent, Config::copy_time).await;
             let mut wanted = false;
             self.cloud.update_snapshot(&self.region, &self.dir, |snapshot| {
                 wanted = snapshot.status != "failed";
                 if wanted {
-                    if crossing {
+                    if crossing && percent >= 10 {
                         "copying".clone_into(&mut snapshot.status);
                     }
                     snapshot.progress = percent;
@@ -235,7 +234,7 @@ impl Copying {
                 return false;
             }
             if self.fails && percent >= 50 {
-                return true;
+                break;
             }
         }
         true

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -11,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Call, keys, machine};
 use crate::postgres::MasterUser;
-use crate::server::cloud::{Cloud, blocking};
+use crate::server::cloud::{Cloud, Config, blocking};
 use crate::server::engine::{self, Engine};
 use crate::server::fault::{Answer, Fault};
 use crate::server::faults::Outcome;
@@ -219,8 +218,7 @@ impl Birth {
 
     /// What is left of the time that a status lasts.
     async fn rest(&self) {
-        let whole: Duration = self.cloud.config().status_time();
-        tokio::time::sleep(whole.saturating_sub(self.begun.elapsed())).await;
+        self.cloud.wait_for(self.begun, 100, Config::status_time).await;
     }
 
     fn note(&self, category: &'static str, message: &str) {

@@ -76,8 +76,7 @@ pub(super) fn snapshots(call: &Call) -> Answer {
             .filter(|snapshot| id.as_ref().is_none_or(|id| snapshot.id == *id))
             .filter(|snapshot| instance.as_ref().is_none_or(|instance| snapshot.instance_id == *instance))
             .filter(|snapshot| resource.is_none_or(|resource| snapshot.resource_id == resource))
-            // All snapshots here are manual ones and nobody shares any.
-            .filter(|_| kind.is_none_or(|kind| kind == "manual"))
+            .filter(|snapshot| kind.is_none_or(|kind| kind == snapshot.kind.name()))
             .filter(|snapshot| snapshot_passes(region, snapshot, &filters))
             .map(|snapshot| (snapshot.id.clone(), snapshot))
             .collect();
@@ -102,6 +101,6 @@ fn snapshot_passes(region: &Region, snapshot: &Snapshot, filters: &Filters) -> b
         "db-snapshot-id" => values.iter().any(|value| value.eq_ignore_ascii_case(&snapshot.id)),
         "dbi-resource-id" => values.contains(&snapshot.resource_id),
         "engine" => values.contains(&snapshot.settings.engine),
-        _ => values.iter().any(|value| value == "manual"),
+        _ => values.iter().any(|value| value == snapshot.kind.name()),
     })
 }

@@ -8,16 +8,17 @@ use tokio::time::Instant;
 
 use super::snapshots::{self, Shot};
 use super::{Call, machine};
-use crate::server::cloud::Cloud;
+use crate::server::cloud::{Cloud, Config};
 use crate::server::fault::{Answer, Fault};
 use crate::server::ids;
-use crate::server::model::{Machine, Settings};
+use crate::server::model::{Kind, Machine, Settings};
 use crate::server::render;
 
 /// Stops an instance and removes its files, after a last snapshot where one is asked for.
 pub(super) fn delete(call: &Call) -> Answer {
     let params = &call.params;
     let id = params.required("DBInstanceIdentifier")?.to_ascii_lowercase();
+    let keep = !params.flag("DeleteAutomatedBackups")?.unwrap_or(true);
     let skip = params.flag("SkipFinalSnapshot")?.unwrap_or(false);
     let last = params.get("FinalDBSnapshotIdentifier").filter(|text| !text.is_empty());
     let last = last.map(|text| ids::snapshot("FinalDBSnapshotIdentifier", text)).transpose()?;
@@ -47,7 +48,7 @@ pub(super) fn delete(call: &Call) -> Answer {
         }
     })?;
     let shot = match &last {
-        Some(last) => Some(snapshots::reserve(call, last, &id, None, |_| Ok(()))?.0),
+        Some(last) => Some(snapshots::reserve(call, Kind::Manual, last, &id, None, |_| Ok(()))?.0),
         None => None,
     };
     let (answer, task) = begin(call, &id, "deleting", |_| Ok(()))?;
@@ -57,7 +58,7 @@ pub(super) fn delete(call: &Call) -> Answer {
             .get(&id)
             .and_then(|instance| instance.secret.as_ref().map(|secret| secret.arn.clone()))
     });
-    tokio::spawn(task.delete(shot, secret));
+    tokio::spawn(task.delete(shot, secret, keep));
     Ok(answer)
 }
 
@@ -93,7 +94,9 @@ pub(super) fn stop(call: &Call) -> Answer {
         status => Err(Fault::instance_state(&instance.id, status, "stop it")),
     };
     let shot = match shot_id {
-        Some(shot_id) => Some(snapshots::reserve(call, &shot_id, &id, None, |instance| check(instance))?.0),
+        Some(shot_id) => {
+            Some(snapshots::reserve(call, Kind::Manual, &shot_id, &id, None, |instance| check(instance))?.0)
+        }
         None => None,
     };
     let (answer, task) = begin(call, &id, "stopping", check)?;
@@ -196,7 +199,7 @@ impl Task {
 
     /// Waits until the status has lasted its time.
     pub(super) async fn rest(&self) {
-        tokio::time::sleep_until(self.begun + self.cloud.config().status_time()).await;
+        self.cloud.wait_for(self.begun, 100, Config::status_time).await;
     }
 
     /// Ends in `status`, or in `failed` with the reason in an event and the log.
@@ -236,7 +239,7 @@ impl Task {
         });
     }
 
-    async fn delete(self, shot: Option<Shot>, secret: Option<String>) {
+    async fn delete(self, shot: Option<Shot>, secret: Option<String>, keep_automated: bool) {
         if let Some(shot) = shot {
             let fine = shot.take(&self.cloud).await.is_ok();
             shot.finish(&self.cloud, fine, self.begun).await;
@@ -259,6 +262,9 @@ impl Task {
             && let Err(fault) = aws.delete_secret(&self.region, &arn).await
         {
             tracing::error!(secret = arn, error = fault.message, "a managed secret stays behind");
+        }
+        if !keep_automated {
+            snapshots::discard_automated(&self.cloud, &self.region, &self.resource_id).await;
         }
         self.rest().await;
         self.note("deletion", "DB instance deleted");

@@ -21,6 +21,7 @@ use super::faults::Outcome;
 use super::params::Params;
 
 pub(super) use lifecycle::stop_everything;
+pub(super) use snapshots::automated;
 
 /// One request.
 pub(super) struct Call {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Call;
 use super::create::{check_groups, check_retention, group_name, new_password, secret_content};
 use super::lifecycle::{Task, begin};
-use crate::server::cloud::{Cloud, blocking};
+use crate::server::cloud::{Cloud, Config, blocking};
 use crate::server::fault::{Answer, Fault};
 use crate::server::ids;
 use crate::server::model::{Instance, Pending, Settings};
@@ -89,17 +89,16 @@ fn allowed(instance: &Instance) -> Result<(), Fault> {
 
 /// Waits a moment, then shows each change's status while it is made.
 async fn carry_out(mut task: Task, password: Option<String>, change: bool) {
-    let moment = task.cloud.config().status_time() / 4;
-    tokio::time::sleep(moment).await;
+    task.cloud.wait_for(task.begun, 25, Config::status_time).await;
     if let Some(password) = password {
-        if !show(&task, "resetting-master-credentials") {
-            return;
-        }
+        // A snapshot or another change may have overtaken this one: then only the status is theirs.
+        show(&task, "resetting-master-credentials");
         let worked = set_password(&task, password).await;
-        let cloud = Arc::clone(&task.cloud);
         task.rest().await;
-        cloud.update_instance(&task.region, &task.resource_id, task.epoch, |instance| {
-            instance.pending.password = false;
+        task.cloud.region(&task.region, |region| {
+            if let Some(instance) = region.instance_by_resource(&task.resource_id) {
+                instance.pending.password = false;
+            }
         });
         let failed = worked.is_err();
         task.end(worked, "available", "configuration change", "Reset master credentials").await;

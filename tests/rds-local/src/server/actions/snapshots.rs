@@ -1,4 +1,4 @@
-//! `CreateDBSnapshot` and `DeleteDBSnapshot`.
+//! `CreateDBSnapshot` and `DeleteDBSnapshot`, and the automated snapshots that a backup window would take.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Call, machine};
-use crate::server::cloud::{Cloud, blocking};
+use crate::server::cloud::{Cloud, Config, blocking};
 use crate::server::fault::{Answer, Fault};
 use crate::server::ids::{self, Arn};
-use crate::server::model::{Instance, Machine, Region, Settings, Snapshot};
+use crate::server::model::{Instance, Kind, Machine, Region, Settings, Snapshot};
 use crate::server::params::Tag;
 use crate::server::render;
 
@@ -22,7 +22,19 @@ pub(super) async fn create(call: &Call) -> Answer {
     let id = ids::snapshot("DBSnapshotIdentifier", params.required("DBSnapshotIdentifier")?)?;
     let instance_id = params.required("DBInstanceIdentifier")?.to_ascii_lowercase();
     let tags = params.tags()?;
-    let (shot, epoch) = reserve(call, &id, &instance_id, tags, |instance| {
+    take_one(call, Kind::Manual, id, &instance_id, tags).await
+}
+
+/// Takes an automated snapshot now, named as RDS names them. Only the control API asks for it: nothing here has a
+/// backup window.
+pub(in crate::server) async fn automated(call: &Call, instance_id: &str) -> Answer {
+    let time = Timestamp::now().strftime("%Y-%m-%d-%H-%M");
+    let id = format!("rds:{instance_id}-{time}");
+    take_one(call, Kind::Automated, id, instance_id, None).await
+}
+
+async fn take_one(call: &Call, kind: Kind, id: String, instance_id: &str, tags: Option<Vec<Tag>>) -> Answer {
+    let (shot, epoch) = reserve(call, kind, &id, instance_id, tags, |instance| {
         // A stopped instance can be snapshotted too, and stays stopped.
         match instance.status.as_str() {
             "available" => {
@@ -56,6 +68,7 @@ pub(super) async fn create(call: &Call) -> Answer {
 
 /// A snapshot that has its place in the Region and not yet its data.
 pub(super) struct Shot {
+    kind: Kind,
     pub(super) region: String,
     pub(super) id: String,
     pub(super) resource_id: String,
@@ -69,6 +82,7 @@ pub(super) struct Shot {
 /// instance and may refuse. Also returns the instance's epoch afterwards.
 pub(super) fn reserve(
     call: &Call,
+    kind: Kind,
     id: &str,
     instance_id: &str,
     tags: Option<Vec<Tag>>,
@@ -78,13 +92,13 @@ pub(super) fn reserve(
     let dir = call.cloud.place(&call.region, "snapshots", &Uuid::new_v4().to_string());
     call.cloud.region(&call.region, |region| {
         let taken = region.snapshots.contains_key(id);
-        let number = region.snapshots.len();
+        let number = number_of(region);
         let instance =
             region.instances.get_mut(instance_id).ok_or_else(|| Fault::instance_not_found(instance_id))?;
         if taken {
             return Err(Fault::snapshot_exists(id));
         }
-        if number >= quota {
+        if kind == Kind::Manual && number >= quota {
             return Err(Fault::snapshot_quota(quota));
         }
         claim(instance)?;
@@ -96,6 +110,7 @@ pub(super) fn reserve(
             }
         });
         let shot = Shot {
+            kind,
             region: call.region.clone(),
             id: id.to_owned(),
             resource_id: instance.resource_id.clone(),
@@ -106,6 +121,7 @@ pub(super) fn reserve(
         };
         let snapshot = Snapshot {
             id: id.to_owned(),
+            kind,
             instance_id: instance.id.clone(),
             resource_id: instance.resource_id.clone(),
             status: "creating".to_owned(),
@@ -123,7 +139,7 @@ pub(super) fn reserve(
         };
         let epoch = instance.epoch;
         region.snapshots.insert(id.to_owned(), snapshot);
-        region.snapshot_event(id, "creation", "Creating manual snapshot");
+        region.snapshot_event(id, "creation", format!("Creating {} snapshot", kind.name()));
         Ok((shot, epoch))
     })
 }
@@ -135,13 +151,9 @@ impl Shot {
         let (dir, from) = (self.dir.clone(), self.instance_dir.clone());
         let engine = cloud.engine(&self.settings.engine).map_err(|fault| fault.message)?;
         let version = self.settings.version.clone();
-        let time = blocking(move || {
-            let time = Timestamp::now();
-            match machine.server.as_mut() {
-                Some(server) => server.snapshot(&dir)?,
-                None => engine.copy(&version, &from, &dir)?,
-            }
-            Ok(time)
+        let time = blocking(move || match machine.server.as_mut() {
+            Some(server) => server.snapshot(&dir),
+            None => engine.copy(&version, &from, &dir).map(|()| Timestamp::now()),
         })
         .await?;
         cloud.update_snapshot(&self.region, &self.dir, |snapshot| {
@@ -153,9 +165,8 @@ impl Shot {
 
     /// Lets the progress grow over the time that a status lasts, then ends in `available` or `failed`.
     pub(super) async fn finish(&self, cloud: &Arc<Cloud>, fine: bool, begun: Instant) {
-        let whole = cloud.config().status_time();
         for percent in [25, 50, 75, 100] {
-            tokio::time::sleep_until(begun + whole * percent / 100).await;
+            cloud.wait_for(begun, percent, Config::status_time).await;
             cloud.update_snapshot(&self.region, &self.dir, |snapshot| {
                 snapshot.progress = if fine { percent } else { snapshot.progress };
             });
@@ -163,8 +174,8 @@ impl Shot {
         let status = if fine { "available" } else { "failed" };
         cloud.update_snapshot(&self.region, &self.dir, |snapshot| status.clone_into(&mut snapshot.status));
         cloud.region(&self.region, |region| {
-            let message = if fine { "Manual snapshot created" } else { "Manual snapshot failed" };
-            region.snapshot_event(&self.id, "creation", message);
+            let (category, end) = if fine { ("creation", "created") } else { ("failure", "failed") };
+            region.snapshot_event(&self.id, category, format!("{} snapshot {end}", self.kind.title()));
         });
     }
 }
@@ -178,6 +189,10 @@ pub(super) fn delete(call: &Call) -> Answer {
         let mut state = call.cloud.state();
         let region = state.regions.get_mut(&call.region).ok_or_else(|| Fault::snapshot_not_found(named))?;
         let snapshot = region.snapshots.get(&id).ok_or_else(|| Fault::snapshot_not_found(named))?;
+        if snapshot.kind == Kind::Automated {
+            let message = format!("Only manual snapshots may be deleted; {id} is an automated one.");
+            return Err(Fault::new("InvalidDBSnapshotState", 400, message));
+        }
         if !matches!(snapshot.status.as_str(), "available" | "failed" | "copying" | "pending") {
             return Err(Fault::snapshot_state(&id, &snapshot.status, "delete it"));
         }
@@ -194,6 +209,20 @@ pub(super) fn delete(call: &Call) -> Answer {
         machine::remove(dir).await;
     });
     Ok(answer)
+}
+
+/// Removes the automated snapshots of an instance that is gone.
+pub(super) async fn discard_automated(cloud: &Cloud, region: &str, resource_id: &str) {
+    let gone: Vec<Snapshot> = cloud.region(region, |region| {
+        let of_it =
+            |snapshot: &Snapshot| snapshot.kind == Kind::Automated && snapshot.resource_id == resource_id;
+        region.snapshots.extract_if(.., |_, snapshot| of_it(snapshot)).map(|(_, snapshot)| snapshot).collect()
+    });
+    for snapshot in gone {
+        fail_copies_of(cloud, &ids::arn(region, &cloud.account, "snapshot", &snapshot.id));
+        let _files = snapshot.files.write().await;
+        machine::remove(snapshot.dir).await;
+    }
 }
 
 /// A copy loses its source: it fails, in whichever Region.
@@ -229,5 +258,5 @@ pub(super) fn id_or_arn(call: &Call, text: &str) -> Result<String, Fault> {
 
 /// How many manual snapshots count against the quota.
 pub(super) fn number_of(region: &Region) -> usize {
-    region.snapshots.len()
+    region.snapshots.values().filter(|snapshot| snapshot.kind == Kind::Manual).count()
 }
