@@ -64,11 +64,11 @@ def backup(stage: Stage, damage=None) -> tuple[dict, Watch, str]:
 
 
 def zero_a_page(stage: Stage, database: Database):
-    """Zeroes one page of shop.customer in the snapshot's files, as soon as there is a second snapshot."""
+    """Zeroes one page of shop.customer in the snapshot's files, when it was taken and is not yet restored."""
     done = []
 
     def on_enter(state: str) -> None:
-        if state != "WaitForSnapshot" or done:
+        if state != "ObserveSource" or done:
             return
         snapshots = stage.cloud.client("rds").describe_db_snapshots(DBInstanceIdentifier=database.name)["DBSnapshots"]
         newest = max(snapshots, key=lambda snapshot: snapshot["SnapshotCreateTime"])["DBSnapshotIdentifier"]

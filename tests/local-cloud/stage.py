@@ -66,6 +66,10 @@ class Stage:
         for topic in TOPICS:
             url = sqs.create_queue(QueueName=f"lifeboat-{topic.lower()}-listener")["QueueUrl"]
             arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+            policy = {"Version": "2012-10-17", "Statement": [{
+                "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage",
+                "Resource": arn, "Condition": {"ArnEquals": {"aws:SourceArn": self.outputs[f"{topic}TopicArn"]}}}]}
+            sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
             sns.subscribe(TopicArn=self.outputs[f"{topic}TopicArn"], Protocol="sqs", Endpoint=arn)
             self._queues[topic] = url
         return self

@@ -36,6 +36,8 @@ class Watch:
         for event in events[followed.seen:]:
             self._event(followed, event)
         followed.seen = len(events)
+        if "ValidateBackup" in followed.open:
+            self._child(followed)
         for name, entered in followed.open.items():
             if not entered["shown"] and time.monotonic() - entered["noticed"] > PATIENCE_S:
                 entered["shown"] = True
@@ -54,17 +56,15 @@ class Watch:
             took = (event["timestamp"] - entered["at"]).total_seconds()
             if took >= 0.01:
                 self._say(f"{self._clock(entered)}  {followed.indent}{name:<28} {took:6.2f} s")
-        elif event["type"] == "TaskSubmitted" and "stateMachine" not in followed.indent:
-            self._child(followed)
 
     def _child(self, followed: "_Followed") -> None:
-        """The executions of prove_backup that began since: one at a time belongs to a backup."""
-        machine = self._stage.outputs["ProveBackupArn"]
+        """The execution of prove_backup that ValidateBackup started."""
         known = {other.execution for other in self._followed}
-        running = self._stage.cloud.client("stepfunctions").list_executions(
-            stateMachineArn=machine, statusFilter="RUNNING")["executions"]
-        for execution in running:
-            if execution["executionArn"] not in known:
+        started = self._stage.cloud.client("stepfunctions").list_executions(
+            stateMachineArn=self._stage.outputs["ProveBackupArn"])["executions"]
+        for execution in started:
+            began = followed.open["ValidateBackup"]["at"]
+            if execution["executionArn"] not in known and execution["startDate"] >= began:
                 self._followed.append(_Followed(execution["executionArn"], followed.indent + "  | "))
 
     def _clock(self, entered: dict) -> str:
