@@ -224,6 +224,10 @@ impl CheckTask {
             CheckKind::Heap | CheckKind::BTree => Some(amcheck_schema(session).await?),
             CheckKind::ForeignKey | CheckKind::Unique => None,
         };
+        let depth = match self.check.kind {
+            CheckKind::BTree => Depth::allowed_in(session).await?,
+            _ => Depth::WithParents,
+        };
         while let Some(subject) = self.check.subjects.get(state.outcomes.len()) {
             let outcome = if state.crashes >= 2 {
                 CheckOutcome::Faulty {
@@ -233,7 +237,7 @@ impl CheckTask {
                 match (&amcheck, self.check.kind) {
                     (Some(Err(reason)), _) => CheckOutcome::NotPossible { reason: reason.clone() },
                     (Some(Ok(schema)), CheckKind::Heap) => heap(session, schema, subject).await?,
-                    (Some(Ok(schema)), _) => b_tree(session, schema, subject).await?,
+                    (Some(Ok(schema)), _) => b_tree(session, schema, subject, depth).await?,
                     (None, CheckKind::ForeignKey) => constraints::foreign_key(session, subject).await?,
                     (None, _) => constraints::unique(session, subject).await?,
                 }
@@ -304,11 +308,38 @@ async fn heap(session: &Session, amcheck: &str, subject: &CheckSubject) -> Resul
     }
 }
 
-async fn b_tree(session: &Session, amcheck: &str, subject: &CheckSubject) -> Result<CheckOutcome> {
+/// How deep B-trees are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// With the order between pages and their parents, which needs the table locked against writing.
+    WithParents,
+    /// Page by page and against the heap: all that a reader's lock allows.
+    PageByPage,
+}
+
+impl Depth {
+    /// A transaction that was prepared at the snapshot is prepared on the restore too, and keeps its locks on what it
+    /// wrote until somebody ends it.
+    async fn allowed_in(session: &Session) -> Result<Self> {
+        let sql = "SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())";
+        let prepared = session.row("looking for prepared transactions", sql).await?.flag(0)?;
+        Ok(if prepared { Self::PageByPage } else { Self::WithParents })
+    }
+}
+
+async fn b_tree(
+    session: &Session,
+    amcheck: &str,
+    subject: &CheckSubject,
+    depth: Depth,
+) -> Result<CheckOutcome> {
+    let (function, descend) = match depth {
+        Depth::WithParents => ("bt_index_parent_check", ", rootdescend => false"),
+        Depth::PageByPage => ("bt_index_check", ""),
+    };
     let unique = if session.major() >= 17 { ", checkunique => true" } else { "" };
     let sql = format!(
-        "SELECT {amcheck}.bt_index_parent_check({}::oid::regclass, heapallindexed => true, \
-         rootdescend => false{unique})",
+        "SELECT {amcheck}.{function}({}::oid::regclass, heapallindexed => true{descend}{unique})",
         subject.oid
     );
     match session.try_rows(&sql).await {
