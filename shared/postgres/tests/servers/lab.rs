@@ -39,6 +39,7 @@ impl Lab {
         self.start(&self.cluster(true))
     }
 
+    #[expect(clippy::unused_self, reason = "a server belongs to a lab, whose directory it lives in")]
     pub(crate) fn start(&self, cluster: &Cluster) -> Running {
         let settings =
             [("max_prepared_transactions", "5"), ("autovacuum", "off"), ("shared_buffers", "32MB")]
