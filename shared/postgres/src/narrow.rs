@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use dr_core::proof::Digest;
 use dr_core::proof::examination::{Narrowing, NarrowingOutcome, RowDifference, RowDifferenceKind};
@@ -77,7 +78,8 @@ pub async fn narrow(
     difference: &Difference<'_>,
 ) -> Result<Narrowing> {
     let slice = Slice { table: difference.table, ..difference.slice };
-    let outcome = match follow(source, restore, difference).await {
+    let mut incarnation = None;
+    let outcome = match follow(source, restore, difference, &mut incarnation).await {
         Ok(outcome) => outcome,
         Err(Stop::Unavailable(reason)) => NarrowingOutcome::SourceUnavailable { reason },
         // Columns that were renamed or dropped between looking and reading.
@@ -86,9 +88,28 @@ pub async fn narrow(
                 reason: format!("the table was changed meanwhile: {}", error.what()),
             }
         }
+        Err(Stop::Failed(error)) if error.name() == ErrorName::ConnectionLost => {
+            // Damage can take a server down, and would again at the next attempt.
+            if !has_crashed(restore, incarnation.as_deref()).await {
+                return Err(error);
+            }
+            NarrowingOutcome::SourceUnavailable { reason: "the restore crashed while it was read".to_owned() }
+        }
         Err(Stop::Failed(error)) => return Err(error),
     };
     Ok(Narrowing { table: difference.table, slice, outcome })
+}
+
+/// Whether the server came back as another than it was; `false` also when it does not come back soon.
+async fn has_crashed(restore: &ConnectionSettings, before: Option<&str>) -> bool {
+    for _ in 0..40 {
+        match Session::open(restore, Access::ReadOnly).await {
+            Ok(session) => return before.is_some_and(|before| before != session.incarnation()),
+            Err(error) if is_passing(&error) => tokio::time::sleep(Duration::from_millis(500)).await,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 enum Stop {
@@ -106,6 +127,7 @@ async fn follow(
     source: &ConnectionSettings,
     restore: &ConnectionSettings,
     difference: &Difference<'_>,
+    incarnation: &mut Option<String>,
 ) -> std::result::Result<NarrowingOutcome, Stop> {
     let horizon = difference.visibility.horizon().ok_or_else(|| {
         DrError::new(
@@ -124,6 +146,7 @@ async fn follow(
     check_unchanged(&there, difference.framed)?;
     let here = open(restore, difference.restored).await?;
     let here = here.ok_or_else(|| Stop::Unavailable("the table is gone from the restore".to_owned()))?;
+    *incarnation = Some(here.session.incarnation().to_owned());
     if here.table.record(&difference.framed.columns) != there.table.record(&difference.framed.columns) {
         return Err(Stop::Unavailable("the table's columns were changed".to_owned()));
     }

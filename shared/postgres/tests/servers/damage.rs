@@ -216,6 +216,38 @@ async fn edits_by_sql_show_and_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_crashes_while_it_is_narrowed_does_not_go_on_crashing() {
+    let lab = Lab::new(17);
+    let source = lab.source();
+    sql(&source, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)");
+    let framed = take_frame(&source).await;
+    let restore = lab.restore(&source);
+    sql(&restore, "DELETE FROM t WHERE id = 5");
+    let examined = examine(&restore, &framed).await;
+    let (locker, connection) =
+        tokio_postgres::connect(&restore.url("postgres"), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    locker.batch_execute("BEGIN; LOCK TABLE t").await.unwrap();
+    let killing = async {
+        let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'lifeboat'";
+        loop {
+            if let Some(row) = sql(&restore, waiting).first() {
+                let pid = row[0].clone().unwrap();
+                assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (narrowings, ()) = tokio::join!(narrow_all(&source, &restore, &framed, &examined), killing);
+    let [narrowing] = &narrowings[..] else { panic!("{narrowings:?}") };
+    assert!(
+        matches!(&narrowing.outcome, NarrowingOutcome::SourceUnavailable { reason } if reason.contains("crashed")),
+        "{narrowing:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_torn_log_loses_the_heartbeat_and_an_untorn_one_keeps_it() {
     let lab = Lab::new(17);
     let source = lab.source();
