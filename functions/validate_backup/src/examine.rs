@@ -193,7 +193,8 @@ impl<S: Store> Subject<'_, S> {
                 .get(slice.table)
                 .zip(plan.framed.get(slice.table).copied().flatten())
                 .and_then(|(restored, at)| Some((restored, head.plan.tables.get(at)?)));
-            let (Some((restored, framed)), SliceOutcome::Digested(frame_digest)) = (facts, &result.outcome) else {
+            let (Some((restored, framed)), SliceOutcome::Digested(frame_digest)) = (facts, &result.outcome)
+            else {
                 continue;
             };
             let difference = Difference {
@@ -238,8 +239,9 @@ impl<S: Store> Subject<'_, S> {
             Ok(Ok(narrowing)) => Ok(Some(narrowing)),
             Ok(Err(error)) if about_the_source(&error, settings) => Ok(stopped(unavailable(&error))),
             Ok(Err(error)) => Err(error),
-            Err(_) if begun.elapsed() > limits.cut_at.saturating_duration_since(begun) / 2
-                && begun.elapsed() > MOST_PATIENCE =>
+            Err(_)
+                if begun.elapsed() > limits.cut_at.saturating_duration_since(begun) / 2
+                    && begun.elapsed() > MOST_PATIENCE =>
             {
                 Ok(stopped("following it down took too long".to_owned()))
             }
@@ -291,8 +293,9 @@ fn differences<'a>(
 
 fn progress(plan: &ExaminationPlan, units: &BTreeSet<u32>, checks: &BTreeSet<u32>) -> Progress {
     let read = frame::progress(&plan.units, &plan.tables, units);
-    let checked = Progress::of(plan.checks.iter().map(|check| {
-        (checks.contains(&check.id), check.subjects.iter().map(|subject| subject.bytes).sum())
-    }));
+    let checked =
+        Progress::of(plan.checks.iter().map(|check| {
+            (checks.contains(&check.id), check.subjects.iter().map(|subject| subject.bytes).sum())
+        }));
     read.and(checked)
 }

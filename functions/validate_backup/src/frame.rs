@@ -35,6 +35,9 @@ pub async fn advance<S: Store>(
     let plan: FramePlan = match records.read(PLAN).await? {
         Some(plan) => plan,
         None => {
+            // The first beat shows that beats can be written before hours are spent, and creates the table, if need
+            // be, before the counters are read: our own DDL must not look like the source's.
+            heartbeat::beat(source.writer.unwrap_or(source.reader), records.operation()).await?;
             let plan = frame::plan(source, records.operation(), unit_bytes).await?;
             records.write(PLAN, &plan).await?;
             plan
@@ -109,7 +112,5 @@ pub fn progress(units: &[Unit], tables: &[TableFacts], done: &BTreeSet<u32>) -> 
             cut::cost(table, end.saturating_sub(slice.first_block))
         })
     };
-    Progress::of(
-        units.iter().map(|unit| (done.contains(&unit.id), unit.slices.iter().map(cost).sum())),
-    )
+    Progress::of(units.iter().map(|unit| (done.contains(&unit.id), unit.slices.iter().map(cost).sum())))
 }

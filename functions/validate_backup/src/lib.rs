@@ -108,7 +108,10 @@ impl<S: Store> Handler<S> {
         };
         let source = async || {
             let id = request.database.as_ref().ok_or_else(|| {
-                dr_core::DrError::new(ErrorName::DatabaseMissing, "asking the source: the request does not name it")
+                dr_core::DrError::new(
+                    ErrorName::DatabaseMissing,
+                    "asking the source: the request does not name it",
+                )
             })?;
             let facts = self.reach.instance(id).await?;
             self.reach.source(&facts, request.validation.credentials.as_ref()).await

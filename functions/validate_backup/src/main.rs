@@ -11,9 +11,13 @@ use validate_backup::{Config, Handler, Reach, Request};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::result::Result<(), lambda_runtime::Error> {
-    dr_aws::run("validate_backup", start(), async |handler: &Handler<Bucket>, request: Request, invocation| {
-        handler.handle(request, invocation).await
-    })
+    dr_aws::run(
+        "validate_backup",
+        start(),
+        async |handler: &Handler<Bucket>, request: Request, invocation| {
+            handler.handle(request, invocation).await
+        },
+    )
     .await
 }
 
@@ -27,8 +31,5 @@ async fn start() -> Result<Handler<Bucket>> {
         })?)?,
         None => Security::rds()?,
     };
-    Ok(Handler {
-        store: clients.bucket(config.metadata_bucket),
-        reach: Reach { clients, security },
-    })
+    Ok(Handler { store: clients.bucket(config.metadata_bucket), reach: Reach { clients, security } })
 }

@@ -5,11 +5,11 @@
 use aws_sdk_rds::auth_token::{AuthTokenGenerator, Config as TokenConfig};
 use dr_aws::clients::Clients;
 use dr_core::ids::DatabaseId;
+use dr_core::ids::SnapshotId;
 use dr_core::observed::{DatabaseFacts, Endpoint, SnapshotFacts};
 use dr_core::plan::TemporaryTarget;
 use dr_core::request::Credentials;
 use dr_core::{DrError, ErrorName, Result};
-use dr_core::ids::SnapshotId;
 use dr_postgres::settings::{ConnectionSettings, Password, Security};
 
 /// The tag that names the secret of a database's user.
@@ -168,7 +168,10 @@ fn choose(facts: &DatabaseFacts, credentials: Option<&Credentials>) -> Result<Ch
             .ok_or_else(|| {
                 DrError::new(
                     ErrorName::CredentialsMissing,
-                    format!("connecting to `{}`: neither the request nor the instance names a secret", facts.id),
+                    format!(
+                        "connecting to `{}`: neither the request nor the instance names a secret",
+                        facts.id
+                    ),
                 )
             }),
     }
@@ -197,4 +200,76 @@ fn endpoint(facts: &DatabaseFacts) -> Result<&Endpoint> {
             format!("looking at database `{}`: it has no endpoint yet", facts.id),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use serde_json::json;
+
+    fn facts(change: fn(&mut DatabaseFacts)) -> DatabaseFacts {
+        let mut facts: DatabaseFacts = serde_json::from_value(json!({
+            "id": "orders", "arn": "arn:aws:rds:us-east-1:000000000000:db:orders", "region": "us-east-1",
+            "engine": "postgres", "engineVersion": "17.5", "status": "available", "encrypted": true,
+            "allocatedStorageGb": 20, "instanceClass": "db.m7g.large", "securityGroupIds": [], "multiAz": false,
+            "iamAuthentication": false, "passwordPending": false, "tags": {},
+            "endpoint": {"address": "orders.example", "port": 5432}
+        }))
+        .unwrap();
+        change(&mut facts);
+        facts
+    }
+
+    #[test]
+    fn credentials_are_the_ones_asked_for_then_the_managed_then_the_tagged() {
+        fn managed(facts: &mut DatabaseFacts) {
+            facts.master_user_secret_arn = Some("managed".to_owned());
+            facts.tags.insert(SECRET_TAG.to_owned(), "tagged".to_owned());
+        }
+        fn tagged(facts: &mut DatabaseFacts) {
+            facts.tags.insert(SECRET_TAG.to_owned(), "tagged".to_owned());
+        }
+        fn iam(facts: &mut DatabaseFacts) {
+            facts.iam_authentication = true;
+        }
+        type Change = fn(&mut DatabaseFacts);
+        let secret = |id: &str| Some(Chosen::Secret(id.to_owned()));
+        let named = Credentials::SecretId("named".to_owned());
+        let user = Credentials::IamUser("reader".to_owned());
+        let cases: [(Change, Option<&Credentials>, Option<Chosen>); 6] = [
+            (managed, Some(&named), secret("named")),
+            (managed, None, secret("managed")),
+            (tagged, None, secret("tagged")),
+            (|_| {}, None, None),
+            (iam, Some(&user), Some(Chosen::Token("reader".to_owned()))),
+            (managed, Some(&user), None),
+        ];
+        for (change, asked, expected) in cases {
+            match choose(&facts(change), asked) {
+                Ok(chosen) => assert_eq!(Some(chosen), expected),
+                Err(error) => {
+                    assert_eq!(error.name(), ErrorName::CredentialsMissing);
+                    assert_eq!(None, expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_postgres_that_serves_is_used() {
+        type Change = fn(&mut DatabaseFacts);
+        let cases: [(Change, Option<ErrorName>); 5] = [
+            (|_| {}, None),
+            (|facts| facts.status = "backing-up".to_owned(), None),
+            (|facts| facts.status = "stopped".to_owned(), Some(ErrorName::DatabaseUnavailable)),
+            (|facts| facts.status = "something-new".to_owned(), Some(ErrorName::DatabaseUnavailable)),
+            (|facts| facts.engine = "mysql".to_owned(), Some(ErrorName::EngineUnsupported)),
+        ];
+        for (change, expected) in cases {
+            let facts = facts(change);
+            assert_eq!(usable(&facts).err().map(|error| error.name()), expected, "{}", facts.status);
+        }
+        assert!(endpoint(&facts(|facts| facts.endpoint = None)).is_err());
+    }
 }

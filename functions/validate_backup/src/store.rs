@@ -79,7 +79,10 @@ impl<'s, S: Store> Records<'s, S> {
         serde_json::from_slice(&body).map(Some).map_err(|error| {
             // serde's message may quote a value; positions say enough.
             let place = format!("line {}, column {}", error.line(), error.column());
-            DrError::new(ErrorName::MetadataDamaged, format!("reading the record `{key}`: malformed at {place}"))
+            DrError::new(
+                ErrorName::MetadataDamaged,
+                format!("reading the record `{key}`: malformed at {place}"),
+            )
         })
     }
 
@@ -89,7 +92,9 @@ impl<'s, S: Store> Records<'s, S> {
     /// `missing` when it is not; else as [`Self::read`].
     pub async fn expect<T: DeserializeOwned>(&self, name: &str, missing: ErrorName) -> Result<T> {
         let found = self.read(name).await?;
-        found.ok_or_else(|| DrError::new(missing, format!("reading the record `{}`: there is none", self.key(name))))
+        found.ok_or_else(|| {
+            DrError::new(missing, format!("reading the record `{}`: there is none", self.key(name)))
+        })
     }
 
     /// Writes a record.

@@ -34,7 +34,8 @@ async fn twenty_proofs_of_a_busy_source_raise_no_alarm() {
         common::frame(&store, &backup, &server).await;
         // Work goes on between frame and snapshot, and ends are caught in the middle of it.
         let writes = workload.counts.writes.load(Ordering::Relaxed);
-        until("the source has written", || workload.counts.writes.load(Ordering::Relaxed) > writes + 20).await;
+        until("the source has written", || workload.counts.writes.load(Ordering::Relaxed) > writes + 20)
+            .await;
         let copy = server.freeze_and_copy(&common::at(&dir, &format!("copy-{run}"))).unwrap();
         taken.push((run, backup, copy, Timestamp::now()));
         // Observations need their time; meanwhile the next ones are framed.

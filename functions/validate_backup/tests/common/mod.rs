@@ -110,8 +110,21 @@ pub async fn frame(store: &Memory, operation: &str, server: &Running) {
     assert!(matches!(stage, Stage::Done { frame: Some(_), .. }), "{stage:?}");
 }
 
+/// Waits until a server's sessions have ended, and have handed in their counts.
+pub async fn quiet(server: &Running) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    for _ in 0..3000 {
+        if server.sql("postgres", sql).unwrap()[0][0].as_deref() == Some("0") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("sessions do not end");
+}
+
 /// Observes a server whose sessions have ended, so that its counters are complete at once.
 pub async fn observe_quiet(store: &Memory, operation: &str, server: &Running) {
+    quiet(server).await;
     let records = Records::of(store, operation);
     let long_ago = Timestamp::now() - jiff::SignedDuration::from_mins(1);
     let stage = observe::advance(&records, &settings(server), long_ago).await.unwrap();

@@ -146,12 +146,16 @@ impl Actor {
     fn change(&mut self) -> String {
         let (id, other) = (self.pick(14_000), self.pick(9_000));
         match self.pick(8) {
-            0 | 1 => format!("INSERT INTO orders (customer, total, note) VALUES ({}, 9.5, 'new {id}')", id % 500),
+            0 | 1 => {
+                format!("INSERT INTO orders (customer, total, note) VALUES ({}, 9.5, 'new {id}')", id % 500)
+            }
             2 => format!("UPDATE orders SET total = total + 1 WHERE id BETWEEN {id} AND {}", id + 3),
             3 => format!("DELETE FROM orders WHERE id = {id}"),
             4 => format!("UPDATE items SET data = data || '{{\"x\": {id}}}' WHERE order_id = {other}"),
             5 => format!("DELETE FROM keyless WHERE a = {} AND b < '1'", other % 100),
-            6 => format!("UPDATE parts SET region = 3 - region, payload = 'm{id}' WHERE id = {}", other % 4000),
+            6 => {
+                format!("UPDATE parts SET region = 3 - region, payload = 'm{id}' WHERE id = {}", other % 4000)
+            }
             _ => format!(
                 "INSERT INTO items VALUES ({other}, {}, 'q', NULL, '{{}}') ON CONFLICT (order_id, line) \
                  DO UPDATE SET product = 'q{id}'",
@@ -163,12 +167,15 @@ impl Actor {
     fn write(&mut self) {
         let (one, two, three) = (self.change(), self.change(), self.change());
         let end = if self.pick(4) == 0 { "ROLLBACK" } else { "COMMIT" };
-        let done = self.run(&format!("BEGIN; {one}; SAVEPOINT s; {two}; ROLLBACK TO s; SAVEPOINT t; {three}; {end}"));
+        let done = self
+            .run(&format!("BEGIN; {one}; SAVEPOINT s; {two}; ROLLBACK TO s; SAVEPOINT t; {three}; {end}"));
         if !done {
             self.run("ROLLBACK");
         }
         let counter = if end == "COMMIT" { &self.counts.writes } else { &self.counts.aborts };
         counter.fetch_add(u64::from(done), Ordering::Relaxed);
+        // Busy, and not so busy that nothing else gets a processor.
+        self.run("SELECT pg_sleep(0.015)");
     }
 
     /// Transactions that are open at a frame or at a snapshot, with rows of subtransactions.
