@@ -135,18 +135,17 @@ async fn follow(
             format!("narrowing {}: malformed visibility", difference.framed.name),
         )
     })?;
-    let open = async |settings: &ConnectionSettings, facts| {
-        let session =
-            Session::open(&settings.for_database(&difference.framed.name.database), Access::ReadOnly).await?;
-        let table = live_tables(&session, &[difference.framed.oid]).await?.remove(&difference.framed.oid);
-        Ok::<_, Stop>(table.map(|table| Side { session, table, facts, horizon }))
+    let database = &difference.framed.name.database;
+    let open = async |settings: &ConnectionSettings| {
+        Session::open(&settings.for_database(database), Access::ReadOnly).await
     };
-    let there = open(source, difference.framed).await?;
+    let here = open(restore).await?;
+    *incarnation = Some(here.incarnation().to_owned());
+    let there = Side::new(open(source).await?, difference.framed, horizon).await?;
     let there = there.ok_or_else(|| Stop::Unavailable("the table was dropped on the source".to_owned()))?;
     check_unchanged(&there, difference.framed)?;
-    let here = open(restore, difference.restored).await?;
+    let here = Side::new(here, difference.restored, horizon).await?;
     let here = here.ok_or_else(|| Stop::Unavailable("the table is gone from the restore".to_owned()))?;
-    *incarnation = Some(here.session.incarnation().to_owned());
     if here.table.record(&difference.framed.columns) != there.table.record(&difference.framed.columns) {
         return Err(Stop::Unavailable("the table's columns were changed".to_owned()));
     }
@@ -224,7 +223,13 @@ enum Read<T> {
     Damaged,
 }
 
-impl Side<'_> {
+impl<'s> Side<'s> {
+    /// `None` when the table is not there.
+    async fn new(session: Session, facts: &'s TableFacts, horizon: Horizon) -> Result<Option<Self>> {
+        let table = live_tables(&session, &[facts.oid]).await?.remove(&facts.oid);
+        Ok(table.map(|table| Self { session, table, facts, horizon }))
+    }
+
     /// The digests of sub-ranges of [`STEP`] blocks, by number; empty ones are absent.
     async fn parts(&self, first: u32, end: Option<u32>) -> Result<Read<BTreeMap<u32, Option<Digest>>>> {
         let sql = format!(
