@@ -26,7 +26,7 @@ pub struct Config {
 
 impl Config {
     /// Reads `DR_RESTORE_SUBNET_GROUP`, `DR_RESTORE_SECURITY_GROUP_IDS`, `DR_RESTORE_INSTANCE_CLASS` (the source's
-    /// when absent) and `DR_RESTORE_TIMEOUT_MINUTES` (10 to 2,880; 240 when absent).
+    /// when absent) and `DR_RESTORE_TIMEOUT_MINUTES` (1 to 1,440; 240 when absent).
     ///
     /// # Errors
     /// [`ErrorName::InvalidConfiguration`] naming every fault.
@@ -39,7 +39,7 @@ impl Config {
             );
         }
         let instance_class = vars.optional("DR_RESTORE_INSTANCE_CLASS", config::text);
-        let minutes = vars.or_else("DR_RESTORE_TIMEOUT_MINUTES", config::number(10..=2_880), 240);
+        let minutes = vars.or_else("DR_RESTORE_TIMEOUT_MINUTES", config::number(1..=1_440), 240);
         vars.build(|| {
             let timeout = SignedDuration::from_mins(minutes);
             let subnet_group = subnet_group?;
