@@ -28,6 +28,8 @@ use crate::text::{identifier, literal, unexpected};
 const STEP: u32 = 128;
 /// Rows that are named.
 const NAMED: usize = 20;
+/// Blocks that are told.
+const PLACED: usize = 1_000;
 /// Rows of the restore alone whose keys are looked up on the source.
 const LOOKED_UP: usize = 200;
 
@@ -332,6 +334,8 @@ struct Findings {
     compared: u64,
     count: u64,
     named: Vec<RowDifference>,
+    /// Where the differing rows are.
+    blocks: BTreeSet<u32>,
     /// Rows that only the restore has below the horizon: the first [`LOOKED_UP`], and how many in all.
     alone: Vec<((u32, u32), Row)>,
     alone_count: u64,
@@ -354,6 +358,9 @@ impl Findings {
 
     fn name(&mut self, place: (u32, u32), row: &Row, columns: &[String], kind: RowDifferenceKind) {
         self.count += 1;
+        if self.blocks.len() < PLACED {
+            self.blocks.insert(place.0);
+        }
         if self.named.len() < NAMED {
             self.named.push(RowDifference { key: key_text(place, row, columns), kind });
         }
@@ -403,7 +410,11 @@ impl Findings {
             self.count += unnamed;
         }
         if self.count > 0 {
-            NarrowingOutcome::Rows { count: self.count, keys: self.named }
+            NarrowingOutcome::Rows {
+                count: self.count,
+                keys: self.named,
+                blocks: self.blocks.into_iter().collect(),
+            }
         } else if beyond > 0 {
             let reason = format!("{beyond} ranges of {STEP} blocks were left out to bound the effort");
             NarrowingOutcome::SourceUnavailable { reason }
@@ -458,8 +469,10 @@ mod tests {
         let mut findings = Findings::default();
         findings.add(untouched, found, &columns());
         assert_eq!((findings.compared, findings.count, findings.alone_count), (1, 2, 1));
-        let NarrowingOutcome::Rows { count, keys } = findings.outcome(0, 0, &columns()) else { panic!() };
-        assert_eq!(count, 2);
+        let NarrowingOutcome::Rows { count, keys, blocks } = findings.outcome(0, 0, &columns()) else {
+            panic!()
+        };
+        assert_eq!((count, blocks), (2, vec![0]));
         assert_eq!(keys[0], RowDifference { key: "id=2 at (0,2)".into(), kind: RowDifferenceKind::Changed });
         assert_eq!(keys[1], RowDifference { key: "id=3 at (0,3)".into(), kind: RowDifferenceKind::Missing });
     }
@@ -473,8 +486,8 @@ mod tests {
             findings.outcome(surplus, 0, &columns())
         };
         assert_eq!(outcome(3, 0), NarrowingOutcome::Accounted { compared: 0 });
-        assert!(matches!(outcome(2, 2), NarrowingOutcome::Rows { count: 2, keys } if keys.len() == 2));
-        assert!(matches!(outcome(3, 2), NarrowingOutcome::Rows { count: 2, keys } if keys.is_empty()));
+        assert!(matches!(outcome(2, 2), NarrowingOutcome::Rows { count: 2, keys, .. } if keys.len() == 2));
+        assert!(matches!(outcome(3, 2), NarrowingOutcome::Rows { count: 2, keys, .. } if keys.is_empty()));
     }
 
     #[test]

@@ -162,6 +162,9 @@ pub enum NarrowingOutcome {
         count: u64,
         /// Primary keys (or block and line of rows without one) of at most 20 of them, as text.
         keys: Vec<RowDifference>,
+        /// The blocks that the differing rows are in, in order, at most 1,000 of them.
+        #[serde(default)]
+        blocks: Vec<u32>,
     },
     /// The source could not be asked, and why.
     SourceUnavailable {

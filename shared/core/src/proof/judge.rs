@@ -160,7 +160,8 @@ fn headline(
     match (verdict, findings.first()) {
         (Verdict::Unproven, Some(first)) => {
             let bad = tables.iter().filter(|table| table.verdict >= TableVerdict::Different).count();
-            format!("{snapshot} is not proven ({bad} tables bad): {}: {}", first.subject, first.message)
+            let of = tables.len();
+            format!("{snapshot} is not proven ({bad} of {of} tables are bad). {}: {}", first.subject, first.message)
         }
         _ if level == Level::Content => format!(
             "{snapshot} is proven: {} tables, {} of {} rows byte for byte ({:.2} % of the bytes)",

@@ -83,7 +83,7 @@ impl Outcome {
     fn rows(&self) -> (u64, Vec<(String, RowDifferenceKind)>) {
         let mut all = (0, Vec::new());
         for narrowing in &self.narrowings {
-            if let NarrowingOutcome::Rows { count, keys } = &narrowing.outcome {
+            if let NarrowingOutcome::Rows { count, keys, .. } = &narrowing.outcome {
                 all.0 += count;
                 all.1.extend(keys.iter().map(|row| (row.key.clone(), row.kind)));
             }

@@ -124,7 +124,7 @@ fn paired(
     let mut different_rows = None;
     if verdict == TableVerdict::Different {
         for pair in pairs.iter().filter(|pair| bad.contains(&pair.slice)) {
-            if let Some(NarrowingOutcome::Rows { count, keys: some }) = pair.narrowing {
+            if let Some(NarrowingOutcome::Rows { count, keys: some, .. }) = pair.narrowing {
                 *different_rows.get_or_insert(0) += count;
                 keys.extend(some.iter().take(MAX_KEYS.saturating_sub(keys.len())).cloned());
             }
@@ -137,7 +137,7 @@ fn paired(
         proven_rows: comparison.proven_rows(reason),
         residue: comparison.framed.rows.saturating_sub(comparison.restored.rows),
         changed_on_source: window.touched.map(|touched| touched.updated + touched.deleted),
-        blocks: ranges(bad),
+        blocks: ranges(narrowed(bad, pairs)),
         different_rows,
         different_keys: keys,
         ..blank(restored, reason)
@@ -368,6 +368,25 @@ fn compare_redefined(differing: &[&Pair<'_>]) -> (Reason, Vec<Slice>) {
 }
 
 /// Slices as ranges, neighbours joined.
+/// The slices, or the blocks of their differing rows where these were followed down.
+fn narrowed(bad: Vec<Slice>, pairs: &[Pair<'_>]) -> Vec<Slice> {
+    let followed = |slice: &Slice| {
+        pairs.iter().find(|pair| pair.slice == *slice).and_then(|pair| match pair.narrowing {
+            Some(NarrowingOutcome::Rows { blocks, .. }) if !blocks.is_empty() => Some(blocks),
+            _ => None,
+        })
+    };
+    bad.into_iter()
+        .flat_map(|slice| match followed(&slice) {
+            Some(blocks) => blocks
+                .iter()
+                .map(|block| Slice { first_block: *block, end_block: Some(block.saturating_add(1)), ..slice })
+                .collect(),
+            None => vec![slice],
+        })
+        .collect()
+}
+
 fn ranges(mut slices: Vec<Slice>) -> Vec<BlockRange> {
     slices.sort_unstable();
     let mut ranges: Vec<BlockRange> = Vec::new();

@@ -234,6 +234,7 @@ fn found(keys: &[&str]) -> NarrowingOutcome {
             .iter()
             .map(|key| RowDifference { key: (*key).to_owned(), kind: RowDifferenceKind::Changed })
             .collect(),
+        blocks: Vec::new(),
     }
 }
 

@@ -404,6 +404,18 @@ fn a_difference_names_its_blocks_and_keeps_keys_out_of_the_summary() {
 }
 
 #[test]
+fn a_difference_that_was_followed_down_names_the_blocks_of_its_rows_only() {
+    let mut world = World::new(&[rows(0..10), rows(10..20), rows(20..30)]);
+    world.here(0).outcome = digested(rows((0..9).chain([99])));
+    world.here(2).outcome = digested(rows((20..29).chain([98])));
+    world.narrow(0, NarrowingOutcome::Rows { count: 3, keys: Vec::new(), blocks: vec![3, 4, 7] });
+    let ranges: Vec<_> =
+        world.judge().unwrap().tables[0].blocks.iter().map(|range| (range.first, range.end)).collect();
+    assert_eq!(ranges[..2], [(3, Some(5)), (7, Some(8))]);
+    assert_eq!(ranges[2].0, 20, "a slice that was not followed down is named whole");
+}
+
+#[test]
 fn the_summary_stays_small_and_reads_back() {
     let mut world = World::new(&[rows(0..10)]);
     for index in 0..2000 {
