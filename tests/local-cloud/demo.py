@@ -80,7 +80,7 @@ def zero_a_page(stage: Stage, database: Database):
     return on_enter
 
 
-def run(cloud: LocalCloud) -> None:
+def run(cloud: LocalCloud) -> Stage:
     begun = time.monotonic()
     say("== 1. A cloud on this machine ==")
     stage = Stage(cloud)
@@ -112,17 +112,24 @@ def run(cloud: LocalCloud) -> None:
     if left:
         raise StageError(f"left behind: {', '.join(left)}")
     say(f"\nNothing was left behind: no temporary instance, no secret, no lock. ({time.monotonic() - begun:.0f} s in all)")
+    return stage
 
 
-def keep(cloud: LocalCloud) -> None:
+def keep(cloud: LocalCloud, stage: Stage) -> None:
     """Waits until the user has seen enough."""
+    aws = f'{HERE.parent.parent}/.venv/bin/aws --endpoint-url "$AWS_ENDPOINT_URL"'
     say("\nThe cloud stays up (KEEP=1). In another shell:")
     for name, value in cloud.environment().items():
         say(f"  export {name}={value}")
-    say(f"  {HERE.parent.parent}/.venv/bin/aws rds describe-db-snapshots --query 'DBSnapshots[].[DBSnapshotIdentifier,Status]'")
-    say("  .venv/bin/aws rds describe-db-snapshots --region us-west-2 --query 'DBSnapshots[].[DBSnapshotIdentifier,KmsKeyId]'")
-    say("  .venv/bin/aws stepfunctions list-executions --state-machine-arn $(.venv/bin/aws cloudformation describe-stacks"
-        " --stack-name lifeboat --query \"Stacks[0].Outputs[?OutputKey=='BackupOrchestrationArn'].OutputValue\" --output text)")
+    say("  aws() { " + aws + ' "$@"; }')
+    say("  aws rds describe-db-snapshots --query 'DBSnapshots[].[DBSnapshotIdentifier,Status]' --output text")
+    say("  aws rds describe-db-snapshots --region us-west-2 --query 'DBSnapshots[].[DBSnapshotIdentifier,KmsKeyId]'")
+    say(f"  aws stepfunctions list-executions --state-machine-arn {stage.outputs['BackupOrchestrationArn']}")
+    say(f"  aws stepfunctions start-execution --state-machine-arn {stage.outputs['BackupOrchestrationArn']}"
+        f" --input '{{\"database\": \"{DATABASE}\"}}'")
+    say(f"  aws dynamodb query --table-name {stage.outputs['StateTableName']} --index-name TypeTimeIndex"
+        " --key-condition-expression '#t = :t' --expression-attribute-names '{\"#t\": \"type\"}'"
+        " --expression-attribute-values '{\":t\": {\"S\": \"backup\"}}'")
     say(f"Logs: {cloud.directory / 'logs'}. Ctrl-C stops everything.")
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
@@ -132,9 +139,9 @@ def main() -> int:
     terminate_as_interrupt()
     try:
         with LocalCloud(HERE.parent.parent / ".local-cloud") as cloud:
-            run(cloud)
+            stage = run(cloud)
             if os.environ.get("KEEP") == "1":
-                keep(cloud)
+                keep(cloud, stage)
         return 0
     except (CloudError, DeploymentError, StageError, TimeoutError) as error:
         say(f"demo: {error}")

@@ -86,7 +86,8 @@ def show_backup(stage, output: dict, operation: dict, watch, say) -> None:
         ("", "records for a later restore: " + ", ".join(f"{key} {value}" for key, value in settings.items() if value)),
     ]
     spent = cost_of(stage)
-    rows.append(("cost", f"{watch.transitions} state transitions (${watch.transitions * TRANSITION:.4f}), "
+    rows.append(("cost", f"{watch.transitions} state transitions (${watch.transitions * TRANSITION:.4f}; {watch.repeated}"
+                         " of them by polling, here 20 times as often as on AWS), "
                          f"{spent['invocations']} invocations, {spent['milliseconds']:.0f} ms of Lambda "
                          f"(${spent['dollars']:.5f} at these sizes), without the instance, storage and transfer"))
     say()

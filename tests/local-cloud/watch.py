@@ -14,7 +14,7 @@ class Watch:
         self._stage, self._say, self._on_enter = stage, say, on_enter or (lambda state: None)
         self._begun = time.monotonic()
         self._followed = [_Followed(execution, "")]
-        self.transitions = 0
+        self.transitions, self.repeated = 0, 0
 
     def follow(self, seconds: float) -> dict:
         """Shows everything until the execution ends; returns its description."""
@@ -47,6 +47,8 @@ class Watch:
         if ENTERED in event:
             name = event[ENTERED]["name"]
             self.transitions += 1
+            self.repeated += name in followed.entered
+            followed.entered.add(name)
             followed.open[name] = {"at": event["timestamp"], "noticed": time.monotonic(), "shown": False}
             followed.began = followed.began or event["timestamp"]
             self._on_enter(name)
@@ -77,4 +79,4 @@ class _Followed:
 
     def __init__(self, execution: str, indent: str):
         self.execution, self.indent = execution, indent
-        self.seen, self.open, self.began = 0, {}, None
+        self.seen, self.open, self.began, self.entered = 0, {}, None, set()
