@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -259,7 +258,3 @@ def tags_of(described: dict) -> dict:
 
 def pairs(**tags) -> list[dict]:
     return [{"Key": key, "Value": value} for key, value in tags.items()]
-
-
-def same_text(pattern: str, text: str) -> bool:
-    return re.search(pattern, text) is not None
