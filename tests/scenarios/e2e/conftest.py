@@ -24,7 +24,9 @@ def stage(tmp_path_factory):
     terminate_as_interrupt()
     with LocalCloud(tmp_path_factory.mktemp("cloud"), wait_scale=WAIT_SCALE) as cloud:
         stage = Stage(cloud).create_keys()
-        stage.prepare({"RestoreTimeoutMinutes": "1", "BreakerFailures": "100"})
+        stage.prepare({
+            "RestoreTimeoutMinutes": "1", "BreakerFailures": "100",
+            "SourceSecretArns": f"arn:aws:secretsmanager:us-east-1:{cloud.account}:secret:lifeboat-test/*"})
         yield stage
 
 

@@ -31,7 +31,7 @@ def failed(stage, request, name, seconds=180):
     ({"database": 7}, "Dr.InvalidInput", "database"),
     ({"database": ""}, "Dr.InvalidInput", "database"),
     ({"database": "no_underscores"}, "Dr.InvalidInput", "database"),
-    ({"database": "orders-db", "targetRegions": ["mars-north-1"]}, "Dr.RegionUnknown", "mars-north-1"),
+    ({"database": "orders-db", "targetRegions": ["mars"]}, "Dr.InvalidInput", "targetRegions"),
     ({"database": "orders-db", "targetRegions": ["ap-south-1"]}, "Dr.RegionUnknown", "ap-south-1"),
     ({"database": "orders-db", "validation": {"connections": 99}}, "Dr.InvalidInput", "connections"),
     ({"database": "missing-db"}, "Dr.DatabaseMissing", "missing-db"),
