@@ -251,7 +251,7 @@ impl<S: Store> Subject<'_, S> {
 }
 
 /// A difference that was followed for so long and did not end is given up.
-const MOST_PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+const MOST_PATIENCE: std::time::Duration = std::time::Duration::from_mins(2);
 
 /// Whether an error comes from the source and not from the restore. Errors name the place they come from.
 fn about_the_source(error: &DrError, source: &ConnectionSettings) -> bool {

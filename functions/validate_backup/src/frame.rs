@@ -32,16 +32,15 @@ pub async fn advance<S: Store>(
     unit_bytes: u64,
     limits: Limits,
 ) -> Result<Stage> {
-    let plan: FramePlan = match records.read(PLAN).await? {
-        Some(plan) => plan,
-        None => {
-            // The first beat shows that beats can be written before hours are spent, and creates the table, if need
-            // be, before the counters are read: our own DDL must not look like the source's.
-            heartbeat::beat(source.writer.unwrap_or(source.reader), records.operation()).await?;
-            let plan = frame::plan(source, records.operation(), unit_bytes).await?;
-            records.write(PLAN, &plan).await?;
-            plan
-        }
+    let plan: FramePlan = if let Some(plan) = records.read(PLAN).await? {
+        plan
+    } else {
+        // The first beat shows that beats can be written before hours are spent, and creates the table, if need
+        // be, before the counters are read: our own DDL must not look like the source's.
+        heartbeat::beat(source.writer.unwrap_or(source.reader), records.operation()).await?;
+        let plan = frame::plan(source, records.operation(), unit_bytes).await?;
+        records.write(PLAN, &plan).await?;
+        plan
     };
     let done = read_rest(records, source, &plan, validation, limits).await?;
     let progress = progress(&plan.units, &plan.tables, &done);

@@ -1,5 +1,12 @@
 //! No false alarm: proofs of a source that is at work all the while.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -21,7 +28,7 @@ const RUNS: usize = 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_proofs_of_a_busy_source_raise_no_alarm() {
     let dir = common::directory();
-    let server = common::source(dir.path(), &ClusterOptions::default());
+    let server = common::source(dir.path(), 17, &ClusterOptions::default());
     server.sql("shop", SCHEMA).unwrap();
     let workload = Workload::start(&server, 1);
     let store = Memory::default();
@@ -97,7 +104,7 @@ async fn observe_when_ripe(
     loop {
         match observe::advance(&records, &common::settings(server), snapshot_taken).await.unwrap() {
             Stage::Done { .. } => return,
-            stage if begun.elapsed() > Duration::from_secs(60) => panic!("never ripe: {stage:?}"),
+            stage if begun.elapsed() > Duration::from_mins(1) => panic!("never ripe: {stage:?}"),
             Stage::Pending { .. } => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     }
@@ -106,7 +113,7 @@ async fn observe_when_ripe(
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        assert!(begun.elapsed() < Duration::from_mins(1), "not within a minute: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -30,21 +30,22 @@ const CALM: usize = 0;
 const ORDERS_CUSTOMER: usize = 2;
 
 impl World {
-    async fn new(checksums: bool) -> Self {
+    async fn new(major: u32, checksums: bool) -> Self {
         let dir = common::directory();
-        let source = common::source(dir.path(), &ClusterOptions { checksums, ..ClusterOptions::default() });
+        let source =
+            common::source(dir.path(), major, &ClusterOptions { checksums, ..ClusterOptions::default() });
         source.sql("shop", SCHEMA).unwrap();
         let older = source.freeze_and_copy(&common::at(&dir, "older")).unwrap();
         let older_relations = older.settle("shop", &RELATIONS).unwrap();
         source.sql("shop", "UPDATE calm SET payload = 'fresh' WHERE id BETWEEN 2400 AND 2410").unwrap();
         source.sql("shop", "VACUUM calm").unwrap();
         source.sql("shop", "CHECKPOINT").unwrap();
-        let lsn = source.sql("shop", "SELECT pg_current_wal_insert_lsn()").unwrap();
-        let before_frame = lsn[0][0].as_deref().unwrap().parse().unwrap();
         let store = Memory::default();
         // Not the first backup of this source: there is a heartbeat table already.
         common::frame(&store, "backup-0000000000000000", &source).await;
         common::quiet(&source).await;
+        let lsn = source.sql("shop", "SELECT pg_current_wal_insert_lsn()").unwrap();
+        let before_frame = lsn[0][0].as_deref().unwrap().parse().unwrap();
         common::frame(&store, BACKUP, &source).await;
         for change in [
             "UPDATE orders SET total = total + 1 WHERE id % 97 = 3",
@@ -167,7 +168,7 @@ fn check(case: &Case, report: &Report) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_to_a_server_with_checksums_is_found_and_named() {
-    let world = World::new(true).await;
+    let world = World::new(18, true).await;
     let mut gone = by_sql(
         "one row deleted and nobody to ask",
         &["DELETE FROM calm WHERE id = 4711"],
@@ -267,7 +268,7 @@ async fn damage_to_a_server_with_checksums_is_found_and_named() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_to_a_server_without_checksums_is_found_and_named() {
-    let world = World::new(false).await;
+    let world = World::new(14, false).await;
     let cases = [
         case("nothing", NONE, Expected::Sound),
         case(

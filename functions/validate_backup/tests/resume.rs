@@ -16,9 +16,9 @@ use validate_backup::frame;
 use validate_backup::request::Stage;
 use validate_backup::store::Records;
 
-fn world() -> (tempfile::TempDir, Running) {
+fn world(major: u32) -> (tempfile::TempDir, Running) {
     let dir = common::directory();
-    let server = common::source(dir.path(), &ClusterOptions::default());
+    let server = common::source(dir.path(), major, &ClusterOptions::default());
     server.sql("shop", SCHEMA).unwrap();
     (dir, server)
 }
@@ -29,7 +29,7 @@ async fn killed_after<F: Future>(store: &Memory, writes: usize, work: F) {
     let begun = Instant::now();
     let reached = async {
         while store.writes.lock().unwrap().values().sum::<usize>() < writes {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{writes} writes are not reached");
+            assert!(begun.elapsed() < Duration::from_mins(1), "{writes} writes are not reached");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         // The workers now finish what they are at, and hang in storing it.
@@ -51,7 +51,7 @@ fn each_written_once(store: &Memory, folder: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_stored_before_a_kill_is_never_done_again() {
-    let (dir, server) = world();
+    let (dir, server) = world(15);
     let store = Memory::default();
     let settings = common::settings(&server);
     let source = Source { reader: &settings, writer: None, instance: "orders" };
@@ -87,7 +87,7 @@ async fn what_was_stored_before_a_kill_is_never_done_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn running_out_of_time_is_an_answer_with_progress() {
-    let (_dir, server) = world();
+    let (_dir, server) = world(16);
     let store = Memory::default();
     let settings = common::settings(&server);
     let source = Source { reader: &settings, writer: None, instance: "orders" };
@@ -125,7 +125,7 @@ async fn running_out_of_time_is_an_answer_with_progress() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cut_connections_cost_time_and_nothing_else() {
-    let (dir, server) = world();
+    let (dir, server) = world(16);
     let store = Memory::default();
     let cut = |server: &Running| -> usize {
         let sql =
@@ -173,7 +173,7 @@ async fn cut_connections_cost_time_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_without_a_frame_is_proven_in_structure_only() {
-    let (dir, server) = world();
+    let (dir, server) = world(16);
     let copy = server.freeze_and_copy(&common::at(&dir, "copy")).unwrap();
     let restore = common::start(&copy);
     let store = Memory::default();
@@ -203,7 +203,7 @@ async fn a_snapshot_without_a_frame_is_proven_in_structure_only() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_are_named_and_leave_nothing() {
-    let (dir, server) = world();
+    let (dir, server) = world(16);
     let master = MasterUser { name: "app".to_owned(), password: "right".to_owned(), database: None };
     server.set_up_roles(&master).unwrap();
     let cluster = server.stop(rds_local::postgres::StopMode::Fast).unwrap();

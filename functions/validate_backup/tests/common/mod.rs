@@ -1,5 +1,6 @@
 //! A proof on real servers, without AWS: frame, copy, observe, examine, judge.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![expect(clippy::disallowed_methods, reason = "tests ask real servers, at real times")]
 #![allow(unreachable_pub, reason = "shared by the test binaries")]
 
 pub mod workload;
@@ -57,20 +58,15 @@ impl Store for Memory {
     }
 }
 
-/// The toolchain for these tests: 17, or what `LIFEBOAT_TEST_POSTGRES` says.
-pub fn toolchain() -> Toolchain {
-    let major = std::env::var("LIFEBOAT_TEST_POSTGRES").map_or(17, |text| text.parse().unwrap());
-    Toolchain::find(major).expect("PostgreSQL is not installed: run `make tools`")
-}
-
 /// A directory for clusters.
 pub fn directory() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("lifeboat-proof-").tempdir().unwrap()
 }
 
-/// A running source with the database `shop`.
-pub fn source(dir: &Path, options: &ClusterOptions) -> Running {
-    let cluster = Cluster::create(&toolchain(), &dir.join("source"), options).unwrap();
+/// A running source of this major version with the database `shop`.
+pub fn source(dir: &Path, major: u32, options: &ClusterOptions) -> Running {
+    let toolchain = Toolchain::find(major).unwrap();
+    let cluster = Cluster::create(&toolchain, &dir.join("source"), options).unwrap();
     let server = start(&cluster);
     server.sql("postgres", "CREATE DATABASE shop").unwrap();
     server
@@ -98,7 +94,7 @@ pub fn options() -> ValidationOptions {
 }
 
 pub fn limits() -> Limits {
-    Limits::lasting(2, Duration::from_secs(120), Duration::from_secs(10))
+    Limits::lasting(2, Duration::from_mins(2), Duration::from_secs(10))
 }
 
 /// Frames a server to the end.

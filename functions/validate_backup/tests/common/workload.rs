@@ -188,7 +188,7 @@ impl Actor {
         good = good && self.run("SAVEPOINT b") && self.run(&three) && self.run("RELEASE b");
         let time = 100 + self.pick(900);
         self.linger(time);
-        good = good && self.run(if self.round % 3 == 0 { "ROLLBACK" } else { "COMMIT" });
+        good = good && self.run(if self.round.is_multiple_of(3) { "ROLLBACK" } else { "COMMIT" });
         if !good {
             self.run("ROLLBACK");
         }
@@ -204,22 +204,26 @@ impl Actor {
         }
         let time = 50 + self.pick(400);
         self.linger(time);
-        let end = if self.round % 4 == 0 { "ROLLBACK" } else { "COMMIT" };
+        let end = if self.round.is_multiple_of(4) { "ROLLBACK" } else { "COMMIT" };
         assert!(self.run(&format!("{end} PREPARED '{name}'")), "a prepared transaction must end");
         self.counts.prepared.fetch_add(1, Ordering::Relaxed);
     }
 
     fn ddl(&mut self) {
         let round = self.round;
-        let sql = match self.pick(9) {
-            0 => format!("ALTER TABLE changing ADD COLUMN c{round} int DEFAULT {round}"),
-            1 => format!("CREATE TABLE made_{round} AS SELECT g FROM generate_series(1, 300) g"),
-            2 => format!("DROP TABLE IF EXISTS made_{}", round.saturating_sub(3)),
-            3 => format!("CREATE INDEX changing_{round} ON changing (payload, id)"),
-            4 => "TRUNCATE scratch".to_owned(),
-            5 => format!("INSERT INTO scratch SELECT g, 's{round}' FROM generate_series(1, 400) g"),
-            6 => format!("CREATE TABLE brief (n int); INSERT INTO brief VALUES ({round}); DROP TABLE brief"),
-            7 => "REFRESH MATERIALIZED VIEW totals".to_owned(),
+        // Names come and go, so that the database does not grow with the time that the test takes.
+        let (name, other) = (round % 6, (round + 3) % 6);
+        let sql = match self.pick(11) {
+            0 => format!("ALTER TABLE changing ADD COLUMN IF NOT EXISTS c{name} int DEFAULT {round}"),
+            1 => format!("ALTER TABLE changing DROP COLUMN IF EXISTS c{other}"),
+            2 => format!("CREATE TABLE IF NOT EXISTS made_{name} AS SELECT g FROM generate_series(1, 300) g"),
+            3 => format!("DROP TABLE IF EXISTS made_{other}"),
+            4 => format!("CREATE INDEX IF NOT EXISTS changing_{name} ON changing (payload, id)"),
+            5 => format!("DROP INDEX IF EXISTS changing_{other}"),
+            6 => "TRUNCATE scratch".to_owned(),
+            7 => format!("INSERT INTO scratch SELECT g, 's{round}' FROM generate_series(1, 400) g"),
+            8 => format!("CREATE TABLE brief (n int); INSERT INTO brief VALUES ({round}); DROP TABLE brief"),
+            9 => "REFRESH MATERIALIZED VIEW totals".to_owned(),
             _ => format!("CREATE OR REPLACE VIEW newest AS SELECT {round} AS n, id FROM orders"),
         };
         let done = self.run(&sql);
