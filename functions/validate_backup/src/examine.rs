@@ -31,8 +31,8 @@ pub const CATALOGUE: &str = "examination/catalogue.json";
 pub const NARROWING: &str = "examination/narrowing";
 /// Differences that are followed down; the others stay numbers.
 const MOST_NARROWINGS: usize = 200;
-/// Sub-ranges (of about 1 MB) of all differences together that may be fetched row by row.
-const NARROWING_BUDGET: u32 = 400;
+/// Sub-ranges (of 64 KiB) of all differences together that may be fetched row by row: 400 MiB.
+const NARROWING_BUDGET: u32 = 6_400;
 
 /// The frame's records, without what is large.
 #[derive(Debug, Clone)]

@@ -24,8 +24,9 @@ use crate::session::{Access, Session};
 use crate::settings::ConnectionSettings;
 use crate::text::{identifier, literal, unexpected};
 
-/// Blocks in one sub-range: about 1 MB of rows.
-const STEP: u32 = 128;
+/// Blocks in one sub-range, 64 KiB: few enough that a busy table's scattered changes do not have all of its rows
+/// fetched (with 128 blocks, narrowing 160 MB under load took ten times as long as digesting it).
+const STEP: u32 = 8;
 /// Rows that are named.
 const NAMED: usize = 20;
 /// Blocks that are told.
@@ -48,7 +49,7 @@ pub struct Difference<'d> {
     pub visibility: &'d Visibility,
     /// The frame's digest.
     pub frame_digest: Digest,
-    /// How many sub-ranges of 1 MB may be fetched row by row.
+    /// How many sub-ranges of 64 KiB may be fetched row by row.
     pub budget: u32,
 }
 

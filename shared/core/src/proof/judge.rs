@@ -161,7 +161,10 @@ fn headline(
         (Verdict::Unproven, Some(first)) => {
             let bad = tables.iter().filter(|table| table.verdict >= TableVerdict::Different).count();
             let of = tables.len();
-            format!("{snapshot} is not proven ({bad} of {of} tables are bad). {}: {}", first.subject, first.message)
+            format!(
+                "{snapshot} is not proven ({bad} of {of} tables are bad). {}: {}",
+                first.subject, first.message
+            )
         }
         _ if level == Level::Content => format!(
             "{snapshot} is proven: {} tables, {} of {} rows byte for byte ({:.2} % of the bytes)",

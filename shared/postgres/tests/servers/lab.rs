@@ -233,7 +233,7 @@ pub(crate) async fn narrow_all(
             slice: result.slice,
             visibility: &unit.visibility,
             frame_digest,
-            budget: 100,
+            budget: 1_600,
         };
         let found =
             narrow(&settings(source, "postgres"), &settings(restore, "postgres"), &difference).await.unwrap();
