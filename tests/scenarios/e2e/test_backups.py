@@ -81,6 +81,7 @@ def test_any_snapshot_can_be_proven_without_a_frame(stage, database):
 
 def test_a_second_backup_of_a_database_is_refused_while_the_first_runs(stage, database):
     first = stage.start("BackupOrchestration", {"database": database.name, **QUIET})
+    until("the first holds its lock", lambda: "DescribeDatabase" in entered(stage, first))
     ended, operation = backup(stage, {"database": database.name, **QUIET})
     assert (ended["status"], ended["error"]) == ("FAILED", "Dr.OperationInProgress")
     assert operation["error"]["code"] == "OPERATION_IN_PROGRESS"
