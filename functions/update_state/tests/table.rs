@@ -15,6 +15,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use update_state::{Config, Handler, Request};
 
+/// Somebody else's write to the items.
+type Interference = Box<dyn FnOnce(&mut BTreeMap<String, Value>) + Send>;
+
 /// The table, and what Step Functions says of executions.
 #[derive(Default)]
 struct Cloud {
@@ -23,7 +26,7 @@ struct Cloud {
     /// Answers the next transactions with this instead.
     instead: Vec<Reply>,
     /// Done to the table right before the next transaction: somebody else's write.
-    in_between: Option<Box<dyn FnOnce(&mut BTreeMap<String, Value>) + Send>>,
+    in_between: Option<Interference>,
 }
 
 impl Cloud {

@@ -46,6 +46,7 @@ pub(super) struct Absent<'a> {
 
 /// What the source says about one table between the frame's plan and the observation.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "observations, each true or not by itself")]
 pub(super) struct Window {
     pub(super) after: After,
     /// `None` where the counters cannot be used.
