@@ -89,7 +89,7 @@ error_names! {
     // Control of operations
     OperationInProgress, "OPERATION_IN_PROGRESS", Terminal,
         "Another operation holds the lock of this database.",
-        "Wait until it ends; if its execution was stopped, the lock ends with its lease.";
+        "Wait until it ends; the lock of an execution that was stopped is taken over by the next backup.";
     OperationMissing, "OPERATION_MISSING", Terminal,
         "No operation has this id.",
         "Check the id; finished operations expire after DR_OPERATION_RETENTION_DAYS.";
