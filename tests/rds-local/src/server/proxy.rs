@@ -131,6 +131,11 @@ async fn forward(client: TcpStream, backend: u16, shared: Arc<Shared>) {
     let mut cuts = shared.cuts.subscribe();
     cuts.mark_unchanged();
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, backend)).await else { return };
+    // Client and server both send small messages at once; the way between them must not hold these back (40 ms each,
+    // by Nagle's algorithm and delayed acknowledgements).
+    if client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).is_err() {
+        return;
+    }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
