@@ -17,6 +17,9 @@ from lifeline import LIFELINE
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS = ROOT / ".venv" / "bin"
 BUCKET = "lifeboat-artifacts"
+# Whole-program optimisation is for what goes to AWS. Here it would only make every build minutes longer.
+QUICK_BUILD = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16",
+               "CARGO_PROFILE_RELEASE_OPT_LEVEL": "1"}
 ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64"}
 
 
@@ -54,8 +57,10 @@ def sam(arguments: list, environment: dict[str, str]) -> None:
 
 
 def build(template: Path, parameters: dict[str, str], to: Path) -> Path:
-    """Builds the functions in release for this machine. Returns the template with their places."""
-    environment = {**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"}
+    """Builds the functions for this machine: as for AWS, but for the optimiser's last minutes. Returns the template
+    with their places. `make build` makes them exactly as for AWS.
+    """
+    environment = {**os.environ, **QUICK_BUILD, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"}
     sam(["build", "--template-file", template, "--build-dir", to, "--config-env", "local",
          *overrides({"Architecture": architecture(), **parameters})], environment)
     return to / "template.yaml"
