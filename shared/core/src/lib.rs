@@ -6,6 +6,7 @@
 pub mod changes;
 pub mod config;
 pub mod control;
+pub mod engine;
 pub mod error;
 pub mod failure;
 #[cfg(test)]
@@ -22,4 +23,5 @@ pub mod request;
 pub mod restore;
 pub mod snapshot;
 
+pub use engine::{Engine, EngineFamily};
 pub use error::{DrError, ErrorClass, ErrorName, Leftovers, Result};
