@@ -1,5 +1,8 @@
 //! From the Lambda runtime to a handler and back: parsing, deadline, error names, logs and metrics.
 //!
+//! The payload is taken as text and read here: whatever the runtime could not hold (JSON that is nested too deeply, a
+//! number out of range) would otherwise end in an error of its own, under a name that no state machine catches.
+//!
 //! A function whose configuration is bad does not crash while it starts: it answers every invocation with
 //! `Dr.InvalidConfiguration`, so that the state machine records a named error instead of a dead runtime.
 
@@ -13,7 +16,7 @@ use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::{metrics, telemetry};
 
@@ -90,13 +93,13 @@ where
     }
     .await;
     let shared = Rc::new((started, handle));
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let shared = Rc::clone(&shared);
         async move {
             let (payload, context) = event.into_parts();
             #[expect(clippy::disallowed_methods, reason = "this is where an invocation's instant comes from")]
             let invocation = Invocation::new(&context, Timestamp::now());
-            let outcome = answer(operation, &shared.0, &shared.1, payload, &invocation).await;
+            let outcome = answer(operation, &shared.0, &shared.1, payload.get(), &invocation).await;
             if let Err(error) = &outcome {
                 metrics::error(operation, error.name());
                 log(operation, error);
@@ -113,7 +116,7 @@ async fn answer<C, Q, A, H>(
     operation: &'static str,
     started: &Result<C>,
     handle: &H,
-    payload: Value,
+    payload: &str,
     invocation: &Invocation,
 ) -> Result<A>
 where
@@ -121,7 +124,7 @@ where
     H: AsyncFn(&C, Q, &Invocation) -> Result<A>,
 {
     let shared = started.as_ref().map_err(again)?;
-    let request = input::parse(&format!("the request to {operation}"), payload)?;
+    let request = input::parse_text(&format!("the request to {operation}"), payload)?;
     // Boxed, because the layouts of the SDK's futures nest deeper than the compiler follows them in one go.
     Box::pin(handle(shared, request, invocation)).await
 }
@@ -167,7 +170,6 @@ mod tests {
     use super::*;
     use dr_core::ErrorName;
     use serde::Deserialize;
-    use serde_json::json;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -188,10 +190,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_payload_that_does_not_fit_becomes_invalid_input_with_its_path() {
-        let good = answer("test", &Ok(1), &handle, json!({"number": 2}), &invocation()).await;
+        let good = answer("test", &Ok(1), &handle, r#"{"number": 2}"#, &invocation()).await;
         assert_eq!(good.unwrap(), 3);
         let bad =
-            answer("test", &Ok(1), &handle, json!({"number": "hunter2"}), &invocation()).await.unwrap_err();
+            answer("test", &Ok(1), &handle, r#"{"number": "hunter2"}"#, &invocation()).await.unwrap_err();
         assert_eq!(bad.name(), ErrorName::InvalidInput);
         let diagnostic = diagnostic(&bad);
         assert_eq!(diagnostic.error_type, "Dr.InvalidInput");
@@ -205,7 +207,7 @@ mod tests {
             Err(DrError::new(ErrorName::InvalidConfiguration, "reading the environment: X: it is not set"));
         for _ in 0..2 {
             let error =
-                answer("test", &started, &handle, json!({"number": 2}), &invocation()).await.unwrap_err();
+                answer("test", &started, &handle, r#"{"number": 2}"#, &invocation()).await.unwrap_err();
             assert_eq!(error.name(), ErrorName::InvalidConfiguration);
             assert!(error.to_string().contains("X: it is not set"));
         }

@@ -210,7 +210,7 @@ fn plan_targets(request: &BackupRequest, installation: &Installation) -> Result<
     regions
         .iter()
         .map(|region| {
-            let say = |what: &str| format!("planning the copy to {region}: {what}");
+            let say = |what: &str| format!("planning the copy to {region} (of `targetRegions`): {what}");
             if *region == installation.region {
                 return Err(DrError::new(
                     ErrorName::InvalidInput,
@@ -251,13 +251,14 @@ fn plan_targets(request: &BackupRequest, installation: &Installation) -> Result<
 /// [`ErrorName::InvalidInput`] naming the tag's key.
 pub fn check_tags(tags: &BTreeMap<String, String>) -> Result<()> {
     let fault = |key: &str, rule: &str| {
+        let key: String = key.chars().take(128).collect();
         Err(DrError::new(ErrorName::InvalidInput, format!("reading the request: tag `{key}` {rule}")))
     };
     let legal = |text: &str| text.chars().all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c));
     if tags.len() > MOST_USER_TAGS {
         return Err(DrError::new(
             ErrorName::InvalidInput,
-            format!("reading the request: {} tags are given; {MOST_USER_TAGS} are possible", tags.len()),
+            format!("reading the request: `tags` are {}; {MOST_USER_TAGS} are possible", tags.len()),
         ));
     }
     for (key, value) in tags {

@@ -1,6 +1,8 @@
 //! Samples under `events/` ↔ the functions' request types ↔ the payloads that the state machines send.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod fuzz;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use dr_core::ids::{ExecutionArn, KmsKeyId, OperationId, Region};
