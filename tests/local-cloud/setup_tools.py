@@ -30,6 +30,10 @@ ASL_VALIDATOR = HERE / "node_modules" / ".bin" / "asl-validator"
 POSTGRESQL_LIBRARIES = ("libgssapi-krb5-2", "liblz4-1", "libssl3", "libxml2", "libzstd1", "zlib1g")
 
 
+# Debian's packages of MariaDB, each with a program of it.
+MARIADB = {"mariadb-server-core": "/usr/sbin/mariadbd", "mariadb-client-core": "/usr/bin/mariadb"}
+
+
 class SetupError(Exception):
     """Something the reader has to do first; the text says what."""
 
@@ -186,6 +190,12 @@ def check_postgresql(directory: Path) -> None:
     run(directory / "bin" / "postgres", "--version")
 
 
+def mariadb() -> None:
+    """MariaDB's server and client as Debian has them, without the packages that would start a service."""
+    missing = [package for package, program in MARIADB.items() if not Path(program).exists()]
+    debian_packages(missing, "MariaDB is missing")
+
+
 def nextest() -> None:
     """The Rust test runner: any version will do that the profile in .config/nextest.toml accepts."""
     found = subprocess.run(["cargo", "nextest", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -211,6 +221,7 @@ def main(target: str) -> int:
         python_tools()
         postgresql()
         if target == "test":
+            mariadb()
             nextest()
             node_tools()
     except SetupError as error:

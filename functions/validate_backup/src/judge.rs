@@ -61,6 +61,7 @@ pub async fn conclude<S: Store>(
         database: circumstances.database.as_deref(),
         frame: frame.as_ref(),
         observation: observation.as_ref(),
+        again: &[],
         examination: &examination,
         snapshot_taken_at: circumstances.snapshot_taken_at,
         max_rpo_seconds: circumstances.max_rpo_seconds,

@@ -222,7 +222,7 @@ impl CheckTask {
     async fn make(&self, session: &Session, state: &mut CheckState) -> Result<()> {
         let amcheck = match self.check.kind {
             CheckKind::Heap | CheckKind::BTree => Some(amcheck_schema(session).await?),
-            CheckKind::ForeignKey | CheckKind::Unique => None,
+            CheckKind::ForeignKey | CheckKind::Unique | CheckKind::Table => None,
         };
         let depth = match self.check.kind {
             CheckKind::BTree => Depth::allowed_in(session).await?,
@@ -238,6 +238,9 @@ impl CheckTask {
                     (Some(Err(reason)), _) => CheckOutcome::NotPossible { reason: reason.clone() },
                     (Some(Ok(schema)), CheckKind::Heap) => heap(session, schema, subject).await?,
                     (Some(Ok(schema)), _) => b_tree(session, schema, subject, depth).await?,
+                    (None, CheckKind::Table) => {
+                        CheckOutcome::NotPossible { reason: "PostgreSQL has no CHECK TABLE".to_owned() }
+                    }
                     (None, CheckKind::ForeignKey) => constraints::foreign_key(session, subject).await?,
                     (None, _) => constraints::unique(session, subject).await?,
                 }

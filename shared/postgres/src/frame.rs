@@ -64,6 +64,7 @@ pub async fn plan(source: &Source<'_>, operation_id: &str, unit_bytes: u64) -> R
             tables: Vec::new(),
             units: Vec::new(),
             large_objects: BTreeMap::new(),
+            state: None,
         }
     };
     let names = databases(&Session::open(source.writer(), Access::ReadOnly).await?).await?;
@@ -170,6 +171,7 @@ pub async fn observe(
         pending_counters: pending_counters(&session, framed_at, snapshot_taken).await?,
         schema: BTreeMap::new(),
         sequences: Vec::new(),
+        state: None,
     };
     for name in names {
         let session = Session::open(&writer.for_database(&name), Access::ReadOnly).await?;

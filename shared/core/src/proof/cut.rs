@@ -48,7 +48,8 @@ pub fn cut_some(
 
 /// The slices of one table, each with its cost in bytes.
 fn slices(index: usize, table: &TableFacts, unit_bytes: u64) -> Vec<(Slice, u64)> {
-    let step = blocks_within(table, unit_bytes);
+    // A table that is cut by keys has one slice for each range of them.
+    let step = if table.keyed.is_some() { 1 } else { blocks_within(table, unit_bytes) };
     let mut slices = Vec::new();
     let mut first_block = 0;
     loop {
@@ -96,6 +97,7 @@ mod tests {
             primary_key: vec![],
             structure: String::new(),
             columns: vec![],
+            keyed: None,
         }
     }
 

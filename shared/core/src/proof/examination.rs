@@ -57,6 +57,8 @@ pub enum CheckKind {
     Heap,
     /// `bt_index_parent_check` with `heapallindexed`: B-tree structure, and that every heap row is in it.
     BTree,
+    /// `CHECK TABLE … EXTENDED`: rows and all indexes of a table (MySQL).
+    Table,
     /// A foreign key, proved again over all rows.
     ForeignKey,
     /// A unique constraint or index, proved again over all rows.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::keyed::{KeyedFacts, SourceState};
 
 /// The names of a table in its server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -14,7 +15,7 @@ use super::digest::Digest;
 pub struct TableName {
     /// The database (of `pg_database`, or the schema in MySQL's words).
     pub database: String,
-    /// The schema.
+    /// The schema; empty in MySQL.
     pub schema: String,
     /// The table itself.
     pub table: String,
@@ -22,6 +23,9 @@ pub struct TableName {
 
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.schema.is_empty() {
+            return write!(f, "{}.{}", self.database, self.table);
+        }
         write!(f, "{}.{}.{}", self.database, self.schema, self.table)
     }
 }
@@ -60,6 +64,10 @@ pub struct TableFacts {
     /// added since does not make every row look different.
     #[serde(default)]
     pub columns: Vec<ColumnFacts>,
+    /// What is known of a table that is cut by keys (MySQL): then `blocks` counts its slices, a slice's blocks are
+    /// their numbers, and object id, file number and `columns` mean nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyed: Option<KeyedFacts>,
 }
 
 /// A column of a table, as far as a digest depends on it. Columns that are not stored (generated on reading) are
@@ -211,6 +219,10 @@ pub struct FramePlan {
     /// Large objects in each database that has any: they are counted, not digested (`pg_largeobject` is readable
     /// by superusers only).
     pub large_objects: BTreeMap<String, u64>,
+    /// The state of a server whose tables are cut by keys (MySQL), before any digest was taken; `activity` is empty
+    /// then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<SourceState>,
 }
 
 /// Which rows a digest speaks of.
@@ -300,4 +312,8 @@ pub struct Observation {
     pub schema: BTreeMap<String, SchemaFingerprint>,
     /// The sequences.
     pub sequences: Vec<SequenceFacts>,
+    /// The state of a server whose tables are cut by keys (MySQL). The frame's units whose tables may have been
+    /// written to are read again after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<SourceState>,
 }

@@ -10,6 +10,7 @@
 //! [`ErrorName::MetadataDamaged`]: crate::error::ErrorName::MetadataDamaged
 
 mod evidence;
+mod keyed;
 pub mod quick;
 mod table;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 use self::evidence::Evidence;
 use self::whole::finding;
 use super::examination::Examination;
-use super::frame::{Frame, Observation};
+use super::frame::{Frame, Observation, UnitResult};
 use super::judgement::{
     Amount, Coverage, Finding, FindingKind, Judgement, Level, Reason, Report, RestoreFacts, Severity,
     TableJudgement, TableVerdict, Verdict,
@@ -50,6 +51,8 @@ pub struct Input<'a> {
     pub frame: Option<&'a Frame>,
     /// The source after the snapshot.
     pub observation: Option<&'a Observation>,
+    /// Units of the frame that were read again on the source after the snapshot (MySQL).
+    pub again: &'a [UnitResult],
     /// The restore.
     pub examination: &'a Examination,
     /// The moment of the snapshot, as RDS tells it (`OriginalSnapshotCreateTime`, which a copy keeps).
@@ -70,7 +73,7 @@ pub struct Input<'a> {
 /// [`ErrorName::MetadataDamaged`](crate::error::ErrorName::MetadataDamaged) where something that was planned has no
 /// result, or records contradict each other.
 pub fn judge(input: &Input<'_>) -> Result<Report> {
-    let evidence = Evidence::gather(input.frame, input.observation, input.examination)?;
+    let evidence = Evidence::gather(input.frame, input.observation, input.again, input.examination)?;
     let mut tables: Vec<(TableJudgement, bool)> = evidence
         .tables
         .iter()
@@ -215,6 +218,20 @@ fn table_finding(table: &TableJudgement) -> Option<Finding> {
             "{} rows of the frame are gone; the source could not be asked about them, and its counters cannot tell.",
             table.residue
         ),
+        Reason::BetweenFrames => {
+            "Parts of it are neither as before the snapshot nor as after it; they were changed in between, and no more \
+             can be told of them than that their numbers of rows are possible."
+                .to_owned()
+        }
+        Reason::CameAndWent => {
+            "There are rows that were there neither before the snapshot nor after it; as many were inserted and deleted \
+             in between."
+                .to_owned()
+        }
+        Reason::NotTransactional => {
+            "It is not as it was before or after the snapshot; it was written to, and its engine keeps no moment of it."
+                .to_owned()
+        }
         Reason::ContentDiffers => format!(
             "Rows are not what they were: {framed} rows in the frame, {} here, with other content.",
             table.rows

@@ -61,6 +61,8 @@ pub enum Reason {
     WithinCounters,
     /// Explained: the source dropped it in the meantime.
     DroppedSince,
+    /// Explained: each part of it is as it was before the snapshot, or as it was after it.
+    BeforeOrAfter,
     /// Plausible: there is no frame at all.
     NoFrame,
     /// Plausible: it was created after the frame was planned.
@@ -73,6 +75,14 @@ pub enum Reason {
     CountersUnusable,
     /// Plausible: it is unlogged, and empty after a restore by design.
     Unlogged,
+    /// Plausible: parts of it are neither as before the snapshot nor as after it, and were changed in between; what
+    /// was written to the source in between allows their numbers of rows.
+    BetweenFrames,
+    /// Plausible: there are rows that were neither there before the snapshot nor after it; as many were inserted and
+    /// deleted in between.
+    CameAndWent,
+    /// Plausible: its engine does not keep it consistent in a snapshot, and it was written to.
+    NotTransactional,
     /// Different: as many rows, with other content.
     ContentDiffers,
     /// Different: more rows of the frame's transactions than the frame had.
@@ -184,6 +194,8 @@ pub enum FindingKind {
     IndexInvalid,
     /// A constraint was never validated.
     ConstraintUnvalidated,
+    /// A table's engine does not keep it consistent in a snapshot.
+    TableNotTransactional,
     /// An unlogged table is empty.
     TableUnlogged,
     /// Large objects are not compared.

@@ -52,6 +52,7 @@ fn facts(database: &str, row: &TextRow) -> Result<TableFacts> {
         primary_key,
         structure: row.text(7)?.to_owned(),
         columns: columns(row.optional(9).unwrap_or_default())?,
+        keyed: None,
     })
 }
 

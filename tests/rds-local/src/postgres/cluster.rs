@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, IoContext};
-use super::roles::MasterUser;
+use super::damage::Relation;
 use super::running::{Running, StartOptions, StopMode};
 use super::toolchain::Toolchain;
-use super::{account, damage::Relation, files};
+use crate::host::MasterUser;
+use crate::host::error::{Error, IoContext};
+use crate::host::{account, files};
 
 /// The bootstrap superuser, named as on RDS.
 pub const SUPERUSER: &str = "rdsadmin";

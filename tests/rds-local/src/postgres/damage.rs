@@ -8,8 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::cluster::Cluster;
-use super::error::{Error, IoContext};
 use super::page::{self, BLOCK_SIZE};
+use crate::host::error::{Error, IoContext};
+use crate::host::{ChecksumFix, Damage};
 
 /// Blocks in one segment file of a relation (1 GB).
 const SEGMENT_BLOCKS: u32 = 131_072;
@@ -37,24 +38,6 @@ impl Relation {
     fn target(&self) -> String {
         format!("{} in {}", self.name, self.database)
     }
-}
-
-/// Whether a changed page gets a new, right checksum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChecksumFix {
-    /// The old checksum stays, as when a disk flips bits.
-    Leave,
-    /// The checksum is made right, as when memory was bad before the page was written.
-    Fix,
-}
-
-/// What was done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// The file that changed.
-    pub file: PathBuf,
-    /// In words, with blocks and offsets.
-    pub what: String,
 }
 
 impl Cluster {

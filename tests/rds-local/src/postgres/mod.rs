@@ -20,26 +20,19 @@
 //! killed. As root, servers run as `nobody`. Files are the caller's: nothing here deletes a cluster's directory.
 //! It does not manage major upgrades, tablespaces outside the data directory, or replication (yet).
 
-mod account;
 mod cluster;
 mod damage;
-mod error;
-mod files;
-mod keeper;
 mod page;
-mod process;
 mod roles;
 mod running;
 mod sql;
 mod toolchain;
 mod wal;
 
+pub use crate::host::{ChecksumFix, Damage, Error, MasterUser, Rows};
 pub use cluster::{Cluster, ClusterOptions, SUPERUSER};
-pub use damage::{ChecksumFix, Damage, Relation};
-pub use error::Error;
+pub use damage::Relation;
 pub use page::{BLOCK_SIZE, page_checksum};
-pub use roles::MasterUser;
 pub use running::{Running, StartOptions, StopMode, TcpOptions};
-pub use sql::Rows;
 pub use toolchain::{ROOTS_VARIABLE, Toolchain};
 pub use wal::{Lsn, TearWal};

@@ -1,19 +1,8 @@
 //! Roles and rights as RDS for PostgreSQL has them, as far as proving a backup meets them.
 
-use super::error::Error;
 use super::running::Running;
-
-/// The master user: no superuser, but a member of `rds_superuser` who may create roles and databases, and owns the
-/// database `postgres` and, where asked for, one more.
-#[derive(Debug, Clone)]
-pub struct MasterUser {
-    /// Role name.
-    pub name: String,
-    /// Its password.
-    pub password: String,
-    /// A database to create for it.
-    pub database: Option<String>,
-}
+use crate::host::MasterUser;
+use crate::host::error::Error;
 
 /// Quotes an identifier.
 pub(super) fn identifier(name: &str) -> String {

@@ -15,11 +15,13 @@ use tokio_postgres::Config;
 
 use super::cluster::{Cluster, SUPERUSER};
 use super::damage::Relation;
-use super::error::{Error, IoContext};
-use super::process::{self, Frozen};
-use super::roles::{self, MasterUser};
-use super::sql::{self, Rows};
-use super::{account, files, keeper};
+use super::roles;
+use super::sql;
+use crate::host::MasterUser;
+use crate::host::Rows;
+use crate::host::error::{Error, IoContext};
+use crate::host::process::{self, Frozen};
+use crate::host::{account, files, keeper};
 
 /// The longest path of a Unix socket, less the name that PostgreSQL gives it.
 const SOCKET_DIR_LIMIT: usize = 107 - "/.s.PGSQL.65535.lock".len();

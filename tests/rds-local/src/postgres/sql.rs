@@ -6,10 +6,8 @@ use std::thread;
 
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
-use super::error::{Error, IoContext};
-
-/// Rows as text, NULL as `None`.
-pub type Rows = Vec<Vec<Option<String>>>;
+use crate::host::Rows;
+use crate::host::error::{Error, IoContext};
 
 /// Runs statements (several, separated by semicolons, are one implicit transaction) and returns all rows.
 pub(super) fn run(config: &Config, database: &str, statements: &str) -> Result<Rows, Error> {

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::account;
-use super::error::{Error, IoContext};
+use crate::host::account;
+use crate::host::error::{Error, IoContext};
 
 /// Environment variable with the install roots, separated by commas.
 pub const ROOTS_VARIABLE: &str = "RDS_LOCAL_POSTGRES";
@@ -70,7 +70,7 @@ impl Toolchain {
         };
         let found = Self::at_all(&roots)?;
         if found.is_empty() {
-            return Err(Error::NoToolchain { wanted: "of any version".into(), searched });
+            return Err(Error::NoToolchain { wanted: "PostgreSQL of any version".into(), searched });
         }
         Ok(found)
     }
@@ -81,7 +81,7 @@ impl Toolchain {
         let searched = all.iter().map(|one| one.root.display().to_string()).collect::<Vec<_>>().join(", ");
         all.into_iter()
             .find(|toolchain| toolchain.major == major)
-            .ok_or(Error::NoToolchain { wanted: major.to_string(), searched })
+            .ok_or(Error::NoToolchain { wanted: format!("PostgreSQL {major}"), searched })
     }
 
     /// Major version: 17.

@@ -7,10 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::account;
 use super::cluster::Cluster;
-use super::damage::Damage;
-use super::error::{Error, IoContext};
+use crate::host::Damage;
+use crate::host::account;
+use crate::host::error::{Error, IoContext};
 
 /// A position in the write-ahead log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

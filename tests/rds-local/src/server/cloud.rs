@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::aws::Aws;
-use super::engine::{Engine, Postgres};
+use super::engine::{Engine, MariaDb, Postgres};
 use super::fault::Fault;
 use super::faults::Faults;
 use super::model::{Instance, Region, Snapshot};
@@ -68,6 +68,7 @@ pub(super) struct Cloud {
     pub(super) account: String,
     pub(super) data: PathBuf,
     pub(super) postgres: Arc<Postgres>,
+    pub(super) mariadb: Option<Arc<MariaDb>>,
     pub(super) authority: Authority,
     pub(super) aws: Option<Aws>,
     state: Mutex<State>,
@@ -78,12 +79,14 @@ impl Cloud {
         account: String,
         data: PathBuf,
         postgres: Postgres,
+        mariadb: Option<MariaDb>,
         authority: Authority,
         aws: Option<Aws>,
         config: Config,
     ) -> Self {
         let state = State { regions: BTreeMap::new(), config, faults: Faults::default() };
-        Self { account, data, postgres: Arc::new(postgres), authority, aws, state: Mutex::new(state) }
+        let (postgres, mariadb) = (Arc::new(postgres), mariadb.map(Arc::new));
+        Self { account, data, postgres, mariadb, authority, aws, state: Mutex::new(state) }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -113,7 +116,9 @@ impl Cloud {
 
     /// All engines.
     pub(super) fn engines(&self) -> Vec<Arc<dyn Engine>> {
-        vec![Arc::clone(&self.postgres) as Arc<dyn Engine>]
+        let mut engines = vec![Arc::clone(&self.postgres) as Arc<dyn Engine>];
+        engines.extend(self.mariadb.iter().map(|mariadb| Arc::clone(mariadb) as Arc<dyn Engine>));
+        engines
     }
 
     /// The engine of a name.
@@ -180,7 +185,7 @@ impl Cloud {
 
 /// Runs blocking work on its own thread; a panic there becomes an error text.
 pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, crate::postgres::Error> + Send + 'static,
+    work: impl FnOnce() -> Result<T, crate::host::Error> + Send + 'static,
 ) -> Result<T, String> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => Ok(done),

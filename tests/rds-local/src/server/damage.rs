@@ -7,7 +7,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::cloud::{Cloud, chain};
-use crate::postgres::{ChecksumFix, Cluster, Damage, Lsn, Relation, StartOptions, StopMode, TearWal};
+use crate::host::{ChecksumFix, Damage, Error};
+use crate::mariadb::{self, Files as MariaDbFiles, TableFile};
+use crate::postgres::{Cluster, Lsn, Relation, StartOptions, StopMode, TearWal};
 
 /// Which snapshot, which database in it, what kind.
 #[derive(Debug, Deserialize)]
@@ -50,7 +52,12 @@ enum Kind {
     /// Statements run as rdsadmin.
     Sql { statements: Vec<String> },
     /// Two entries of a B-tree change places.
-    CorruptIndex { index: String },
+    CorruptIndex {
+        /// Of MariaDB only: there an index has no name of its own.
+        #[serde(default)]
+        table: Option<String>,
+        index: String,
+    },
     /// The write-ahead log ends early: before a position, or after a share of its records (one half by default).
     TearWal {
         #[serde(default)]
@@ -71,6 +78,7 @@ pub(super) enum Failure {
 /// Files of a snapshot that is available, with its lock.
 struct Files {
     dir: PathBuf,
+    engine: String,
     version: String,
     lock: Arc<tokio::sync::RwLock<()>>,
 }
@@ -79,6 +87,7 @@ fn find(cloud: &Cloud, region: &str, snapshot: &str) -> Result<Files, Failure> {
     cloud.region(region, |region| match region.snapshots.get(&snapshot.to_ascii_lowercase()) {
         Some(found) if found.status == "available" => Ok(Files {
             dir: found.dir.clone(),
+            engine: found.settings.engine.clone(),
             version: found.settings.version.clone(),
             lock: Arc::clone(&found.files),
         }),
@@ -104,6 +113,9 @@ pub(super) async fn damage(cloud: &Arc<Cloud>, order: Order) -> Result<Damage, F
     };
     let cloud = Arc::clone(cloud);
     let work = tokio::task::spawn_blocking(move || {
+        if let Some(mariadb) = cloud.mariadb.as_ref().filter(|_| target.engine == "mariadb") {
+            return inflict_on_mariadb(&mariadb.files(&target.dir)?, &order);
+        }
         let toolchain = cloud.postgres.toolchain(&target.version)?;
         let cluster = Cluster::open(toolchain, &target.dir)?;
         let base = base.map(|base| Cluster::open(toolchain, &base.dir)).transpose()?;
@@ -111,21 +123,16 @@ pub(super) async fn damage(cloud: &Arc<Cloud>, order: Order) -> Result<Damage, F
     });
     match work.await {
         Ok(Ok(damage)) => Ok(damage),
-        Ok(Err(error @ crate::postgres::Error::Damage { .. })) => Err(Failure::Refused(error.to_string())),
-        Ok(Err(error @ crate::postgres::Error::Sql { .. })) => Err(Failure::Refused(chain(&error))),
+        Ok(Err(error @ Error::Damage { .. })) => Err(Failure::Refused(error.to_string())),
+        Ok(Err(error @ (Error::Sql { .. } | Error::MariaDb { .. }))) => Err(Failure::Refused(chain(&error))),
         Ok(Err(error)) => Err(Failure::Broken(chain(&error))),
         Err(error) => Err(Failure::Broken(error.to_string())),
     }
 }
 
-fn inflict(
-    cluster: &Cluster,
-    base: Option<&Cluster>,
-    order: &Order,
-) -> Result<Damage, crate::postgres::Error> {
-    let settled = |name: &str| -> Result<Relation, crate::postgres::Error> {
-        Ok(cluster.settle(&order.database, &[name])?.remove(0))
-    };
+fn inflict(cluster: &Cluster, base: Option<&Cluster>, order: &Order) -> Result<Damage, Error> {
+    let settled =
+        |name: &str| -> Result<Relation, Error> { Ok(cluster.settle(&order.database, &[name])?.remove(0)) };
     match order.kind.clone() {
         Kind::ZeroPage { table, block } => cluster.zero_page(&settled(&table)?, block),
         Kind::TruncateFile { table, blocks } => cluster.truncate_file(&settled(&table)?, blocks),
@@ -154,16 +161,72 @@ fn inflict(
             server.stop(StopMode::Fast)?;
             Ok(Damage { file: cluster.data_dir(), what: format!("{} statement(s) run", statements.len()) })
         }
-        Kind::CorruptIndex { index } => cluster.corrupt_index(&settled(&index)?),
+        Kind::CorruptIndex { index, .. } => cluster.corrupt_index(&settled(&index)?),
         Kind::TearWal { before_lsn, keep } => {
-            let tear = match (before_lsn, keep) {
-                (Some(lsn), _) => TearWal::Before(lsn.parse::<Lsn>().map_err(|reason| {
-                    crate::postgres::Error::Damage { target: "the write-ahead log".to_owned(), reason }
-                })?),
-                (None, Some(share)) => TearWal::Keep(share),
-                (None, None) => TearWal::default(),
-            };
+            let tear =
+                match (before_lsn, keep) {
+                    (Some(lsn), _) => TearWal::Before(lsn.parse::<Lsn>().map_err(|reason| {
+                        Error::Damage { target: "the write-ahead log".to_owned(), reason }
+                    })?),
+                    (None, Some(share)) => TearWal::Keep(share),
+                    (None, None) => TearWal::default(),
+                };
             cluster.tear_wal(tear)
         }
+    }
+}
+
+/// The same orders for MariaDB: blocks are InnoDB's pages of 16 KiB, counted among the leaves that hold the rows;
+/// `beforeLsn` is a number.
+fn inflict_on_mariadb(files: &MariaDbFiles, order: &Order) -> Result<Damage, Error> {
+    let refuse = |target: &str, reason: &str| {
+        Err(Error::Damage { target: target.to_owned(), reason: reason.to_owned() })
+    };
+    let leaf = |table: &TableFile, block: u32| -> Result<u32, Error> {
+        let leaves = files.leaves(table, "PRIMARY")?;
+        leaves.get(block as usize).copied().ok_or_else(|| Error::Damage {
+            target: order.database.clone(),
+            reason: format!("it has {} leaves", leaves.len()),
+        })
+    };
+    let innodb = |table: &str| -> Result<TableFile, Error> {
+        files.settle()?;
+        Ok(TableFile::innodb(&order.database, table))
+    };
+    match order.kind.clone() {
+        Kind::ZeroPage { table, block } => {
+            let table = innodb(&table)?;
+            files.zero_page(&table, leaf(&table, block)?)
+        }
+        Kind::FlipBytes { table, block, offset, bytes, fix_checksum } => {
+            let fix = if fix_checksum { ChecksumFix::Fix } else { ChecksumFix::Leave };
+            let table = innodb(&table)?;
+            files.flip_bytes(&table, leaf(&table, block)?, offset, bytes, fix)
+        }
+        Kind::CorruptIndex { table: Some(table), index } => files.corrupt_index(&innodb(&table)?, &index),
+        Kind::CorruptIndex { table: None, index } => refuse(&index, "name its table, too"),
+        Kind::TruncateFile { table, blocks } => {
+            files.settle()?;
+            let bytes = u64::from(blocks) * 8192;
+            let of = [TableFile::myisam, TableFile::aria].map(|kind| kind(&order.database, &table));
+            files.truncate_table(&of[0], bytes).or_else(|_| files.truncate_table(&of[1], bytes))
+        }
+        Kind::Sql { statements } => {
+            let server = files.start(&mariadb::StartOptions::default())?;
+            for statement in &statements {
+                server.sql(&order.database, statement)?;
+            }
+            server.stop(mariadb::StopMode::Fast)?;
+            Ok(Damage { file: files.data_dir(), what: format!("{} statement(s) run", statements.len()) })
+        }
+        Kind::TearWal { before_lsn, .. } => {
+            let at = match before_lsn.map(|text| text.parse()) {
+                Some(Ok(at)) => Some(at),
+                Some(Err(_)) => return refuse("the redo log", "its positions are numbers"),
+                None => None,
+            };
+            files.tear_log(at)
+        }
+        Kind::StalePage { table, .. } => refuse(&table, "a stale page cannot be made for this engine"),
     }
 }

@@ -1,13 +1,12 @@
-//! The seam between the API and real database servers. PostgreSQL is the one engine so far; another one implements
-//! these two traits.
+//! The seam between the API and real database servers: PostgreSQL, and MariaDB (no MySQL: it is not to be had here).
 
 use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::postgres::{
-    Cluster, ClusterOptions, Error, MasterUser, Running, StartOptions, StopMode, TcpOptions, Toolchain,
-};
+use crate::host::{Error, MasterUser};
+use crate::mariadb::{self, Files, FilesOptions, Installation};
+use crate::postgres::{Cluster, ClusterOptions, Running, StartOptions, StopMode, TcpOptions, Toolchain};
 
 use super::tls::Authority;
 
@@ -15,6 +14,8 @@ use super::tls::Authority;
 pub(super) trait Engine: Send + Sync {
     /// Its name in the API.
     fn name(&self) -> &'static str;
+    /// Its name for people.
+    fn title(&self) -> &'static str;
     /// Its full versions, oldest first.
     fn versions(&self) -> Vec<String>;
     /// Makes the files of a new, empty instance in `dir`.
@@ -39,12 +40,18 @@ pub(super) trait Server: Send {
 
 /// The default parameter group family of an engine's version: "postgres17".
 pub(super) fn family(engine: &str, version: &str) -> String {
-    format!("{engine}{}", major(version))
+    format!("{engine}{}", major(engine, version))
 }
 
-/// The major version.
-pub(super) fn major(version: &str) -> &str {
-    version.split('.').next().unwrap_or(version)
+/// The major version: "17" of PostgreSQL 17.5, "10.11" of MariaDB 10.11.14.
+pub(super) fn major<'v>(engine: &str, version: &'v str) -> &'v str {
+    let parts = if engine == "mariadb" { 2 } else { 1 };
+    version.match_indices('.').nth(parts - 1).map_or(version, |(at, _)| &version[..at])
+}
+
+/// The default option group of an engine's version: "default:mariadb-10-11".
+pub(super) fn option_group(engine: &str, version: &str) -> String {
+    format!("default:{engine}-{}", major(engine, version).replace('.', "-"))
 }
 
 /// PostgreSQL.
@@ -71,6 +78,10 @@ impl Postgres {
 impl Engine for Postgres {
     fn name(&self) -> &'static str {
         "postgres"
+    }
+
+    fn title(&self) -> &'static str {
+        "PostgreSQL"
     }
 
     fn versions(&self) -> Vec<String> {
@@ -108,5 +119,93 @@ impl Server for Running {
 
     fn stop(self: Box<Self>) -> Result<(), Error> {
         Running::stop(*self, StopMode::Fast).map(drop)
+    }
+}
+
+/// MariaDB, in the one version that is installed.
+pub(super) struct MariaDb {
+    installation: Installation,
+}
+
+impl MariaDb {
+    pub(super) fn new(installation: Installation) -> Self {
+        Self { installation }
+    }
+
+    /// The files in `dir`, for damage to them.
+    pub(super) fn files(&self, dir: &Path) -> Result<Files, Error> {
+        Files::open(&self.installation, dir)
+    }
+}
+
+impl Engine for MariaDb {
+    fn name(&self) -> &'static str {
+        "mariadb"
+    }
+
+    fn title(&self) -> &'static str {
+        "MariaDB"
+    }
+
+    fn versions(&self) -> Vec<String> {
+        vec![self.installation.version().to_owned()]
+    }
+
+    fn create(&self, _version: &str, dir: &Path, _checksums: bool, master: MasterUser) -> Result<(), Error> {
+        Files::create(&self.installation, dir, &FilesOptions { master: Some(master) }).map(drop)
+    }
+
+    fn start(
+        &self,
+        _version: &str,
+        dir: &Path,
+        port: u16,
+        tls: &Authority,
+    ) -> Result<Box<dyn Server>, Error> {
+        let tcp = mariadb::TcpOptions { port, certificate: tls.certificate.clone(), key: tls.key.clone() };
+        let options = mariadb::StartOptions { tcp: Some(tcp), ..mariadb::StartOptions::default() };
+        Ok(Box::new(self.files(dir)?.start(&options)?))
+    }
+
+    fn copy(&self, _version: &str, dir: &Path, to: &Path) -> Result<(), Error> {
+        self.files(dir)?.copy(to).map(drop)
+    }
+}
+
+impl Server for mariadb::Running {
+    fn pids(&self) -> Vec<i32> {
+        mariadb::Running::pids(self)
+    }
+
+    fn set_password(&self, role: &str, password: &str) -> Result<(), Error> {
+        mariadb::Running::set_password(self, role, password)
+    }
+
+    fn snapshot(&self, to: &Path) -> Result<Timestamp, Error> {
+        self.freeze_and_copy_timed(to).map(|(_, instant)| instant)
+    }
+
+    fn stop(self: Box<Self>) -> Result<(), Error> {
+        mariadb::Running::stop(*self, mariadb::StopMode::Fast).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_major_version_has_one_part_or_two() {
+        let cases = [
+            ("postgres", "17.5", "17"),
+            ("postgres", "17", "17"),
+            ("mariadb", "10.11.14", "10.11"),
+            ("mariadb", "10.11", "10.11"),
+            ("mariadb", "10", "10"),
+        ];
+        for (engine, version, expected) in cases {
+            assert_eq!(major(engine, version), expected, "{engine} {version}");
+        }
+        assert_eq!(family("mariadb", "10.11.14"), "mariadb10.11");
     }
 }

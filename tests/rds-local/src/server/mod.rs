@@ -51,7 +51,9 @@ pub async fn run(options: Options) -> Result<(), String> {
     write_atomically(&ca_file, &authority.ca).map_err(|error| format!("{}: {error}", ca_file.display()))?;
     let config = Config { status_ms: options.status_ms, ..Config::default() };
     let postgres = engine::Postgres::new(options.toolchains);
-    let cloud = Arc::new(Cloud::new(options.account, data.clone(), postgres, authority, aws, config));
+    let mariadb = options.mariadb.map(engine::MariaDb::new);
+    let cloud =
+        Arc::new(Cloud::new(options.account, data.clone(), postgres, mariadb, authority, aws, config));
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
 

@@ -226,13 +226,14 @@ impl Region {
             SubnetGroup { name: "default".into(), description: "default".into(), subnets, tags: Vec::new() };
         region.subnet_groups.insert("default".into(), default);
         for (engine, version) in engines {
-            let (family, major) = (engine::family(engine, version), engine::major(version).to_owned());
+            let (family, major) =
+                (engine::family(engine, version), engine::major(engine, version).to_owned());
             let name = format!("default.{family}");
             let description = format!("Default parameter group for {family}");
             region
                 .parameter_groups
                 .insert(name.clone(), ParameterGroup { name, family, description, tags: Vec::new() });
-            let name = format!("default:{engine}-{major}");
+            let name = engine::option_group(engine, version);
             let description = format!("Default option group for {engine} {major}");
             let group = OptionGroup {
                 name: name.clone(),

@@ -3,17 +3,20 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::mariadb::Installation;
 use crate::postgres::{ROOTS_VARIABLE, Toolchain};
 
 /// What `--help` says.
 pub const USAGE: &str = "\
-rds-local --data DIR [--postgres DIR[,DIR...]] [--listen 127.0.0.1:0] [--aws-endpoint http://127.0.0.1:4566]
-          [--account 000000000000] [--status-ms 300]
+rds-local --data DIR [--postgres DIR[,DIR...]] [--mariadb DIR] [--listen 127.0.0.1:0]
+          [--aws-endpoint http://127.0.0.1:4566] [--account 000000000000] [--status-ms 300]
 
   --data          where everything is kept; endpoint.json and ca.pem appear in it. State does not outlive the process:
                   what an earlier run left in DIR is removed. A directory with other things in it is refused.
   --postgres      PostgreSQL installations (each with bin/postgres), one a major version; else RDS_LOCAL_POSTGRES,
                   else ~/.cache/lifeboat/postgresql/*
+  --mariadb       a MariaDB installation (with sbin/mariadbd); else RDS_LOCAL_MARIADB, else the system's, where it has
+                  one: without it the engine `mariadb` is not offered
   --listen        address of the API; port 0 picks a free one
   --aws-endpoint  the local cloud that answers for KMS and Secrets Manager; without it every well-formed key of the
                   Region is taken and managed master passwords are refused
@@ -27,6 +30,8 @@ pub struct Options {
     pub data: PathBuf,
     /// Installed PostgreSQL versions.
     pub toolchains: Vec<Toolchain>,
+    /// Installed MariaDB, if there is one.
+    pub mariadb: Option<Installation>,
     /// Where to listen.
     pub listen: SocketAddr,
     /// The rest of the local cloud.
@@ -42,6 +47,7 @@ impl Options {
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let mut data = None;
         let mut roots: Option<Vec<PathBuf>> = None;
+        let mut mariadb = None;
         let mut listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut aws_endpoint = None;
         let mut account = "000000000000".to_owned();
@@ -52,6 +58,7 @@ impl Options {
             match name.as_str() {
                 "--data" => data = Some(PathBuf::from(value()?)),
                 "--postgres" => roots = Some(value()?.split(',').map(PathBuf::from).collect()),
+                "--mariadb" => mariadb = Some(PathBuf::from(value()?)),
                 "--listen" => listen = value()?.parse().map_err(|error| format!("--listen: {error}"))?,
                 "--aws-endpoint" => aws_endpoint = Some(value()?),
                 "--account" => account = value()?,
@@ -74,8 +81,12 @@ impl Options {
             None => Toolchain::find_all(),
         }
         .map_err(|error| format!("{error} (--postgres or {ROOTS_VARIABLE} name other places)"))?;
+        let mariadb = match mariadb {
+            Some(root) => Some(Installation::at(&root).map_err(|error| format!("--mariadb: {error}"))?),
+            None => Installation::find().ok(),
+        };
         let data = data.ok_or(format!("--data is missing\n{USAGE}"))?;
-        Ok(Self { data, toolchains, listen, aws_endpoint, account, status_ms })
+        Ok(Self { data, toolchains, mariadb, listen, aws_endpoint, account, status_ms })
     }
 }
 
@@ -93,6 +104,7 @@ mod tests {
             (vec!["--data", "d", "--account", "12"], "--account"),
             (vec!["--data", "d", "--status-ms", "soon"], "--status-ms"),
             (vec!["--data", "d", "--postgres", "/nowhere"], "/nowhere"),
+            (vec!["--data", "d", "--mariadb", "/nowhere"], "/nowhere"),
             (vec![], "--data is missing"),
         ] {
             let error = Options::parse(arguments.iter().map(|&text| text.to_owned())).unwrap_err();

@@ -9,6 +9,7 @@ use crate::proof::frame::{
     DatabaseActivity, Frame, FramePlan, Observation, Persistence, Slice, SliceResult, TableActivity,
     TableFacts, Unit, UnitResult, Visibility,
 };
+use crate::proof::keyed::{REWRITING, TableState, Written, is_quiet};
 
 /// A slice of a table that the frame knows, on both sides.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +17,8 @@ pub(super) struct Pair<'a> {
     pub(super) slice: Slice,
     pub(super) frame: &'a SliceResult,
     pub(super) restore: &'a SliceResult,
+    /// The same on the source after the snapshot, where it was read again.
+    pub(super) again: Option<&'a SliceResult>,
     pub(super) visibility: &'a Visibility,
     pub(super) narrowing: Option<&'a NarrowingOutcome>,
 }
@@ -60,6 +63,23 @@ pub(super) struct Window {
     pub(super) types_moved: bool,
     /// Whether the source's types were not those of the restore any more after the snapshot.
     pub(super) types_moved_later: bool,
+    /// Of a table that is cut by keys.
+    pub(super) keyed: Option<KeyedWindow>,
+}
+
+/// What the source says of a table that is cut by keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct KeyedWindow {
+    /// It was certainly not written to.
+    pub(super) quiet: bool,
+    /// It is another table of the same name.
+    pub(super) made_anew: bool,
+    /// It may have been emptied, altered or made anew, which no counter tells.
+    pub(super) rebuilt: bool,
+    /// What was written to it, by its own counters.
+    pub(super) own: Option<Written>,
+    /// What was written to all tables together.
+    pub(super) server: Option<Written>,
 }
 
 /// The table on the source after the snapshot.
@@ -135,6 +155,7 @@ fn pair_up<'a>(
     examination: &'a Examination,
     here: &HashMap<u32, &'a UnitResult>,
     framed: &mut HashMap<Slice, (&'a SliceResult, &'a Visibility)>,
+    again: &HashMap<Slice, &'a SliceResult>,
 ) -> Result<(Pairs<'a>, Alone<'a>)> {
     let plan = &examination.plan;
     let narrowings: HashMap<Slice, &NarrowingOutcome> =
@@ -149,8 +170,8 @@ fn pair_up<'a>(
                 alone.entry(table).or_default().push(slice);
                 continue;
             };
-            let Some((baseline, visibility)) = framed.remove(&Slice { table: in_frame, ..slice.slice })
-            else {
+            let there = Slice { table: in_frame, ..slice.slice };
+            let Some((baseline, visibility)) = framed.remove(&there) else {
                 return Err(damaged(format!(
                     "judging: the examination of {} looked at a slice that the frame does not have (unit {})",
                     plan.operation_id, unit.id
@@ -166,6 +187,7 @@ fn pair_up<'a>(
                 slice: slice.slice,
                 frame: baseline,
                 restore: slice,
+                again: again.get(&there).copied(),
                 visibility,
                 narrowing: narrowings.get(&slice.slice).copied(),
             });
@@ -183,8 +205,11 @@ impl<'a> Evidence<'a> {
     pub(super) fn gather(
         frame: Option<&'a Frame>,
         observation: Option<&'a Observation>,
+        again: &'a [UnitResult],
         examination: &'a Examination,
     ) -> Result<Self> {
+        let again: HashMap<Slice, &SliceResult> =
+            again.iter().flat_map(|unit| unit.slices.iter().map(|slice| (slice.slice, slice))).collect();
         let plan = &examination.plan;
         let here = in_order("examination", &plan.operation_id, &plan.units, &examination.units)?;
         if plan.frame_units.len() != plan.units.len() || plan.framed.len() != plan.tables.len() {
@@ -214,7 +239,7 @@ impl<'a> Evidence<'a> {
             }
         }
 
-        let (mut pairs, mut alone) = pair_up(examination, &here, &mut framed)?;
+        let (mut pairs, mut alone) = pair_up(examination, &here, &mut framed, &again)?;
 
         let mut tables = Vec::with_capacity(plan.tables.len());
         for (index, restored) in plan.tables.iter().enumerate() {
@@ -318,6 +343,9 @@ impl Window {
         examination: &Examination,
         planned: &TableFacts,
     ) -> Self {
+        if planned.keyed.is_some() {
+            return Self::of_keyed(plan, observation, planned);
+        }
         let database = &planned.name.database;
         let before = plan.activity.iter().find(|activity| activity.database == *database);
         let after = observation
@@ -370,6 +398,47 @@ impl Window {
             pending: observation.is_none_or(|observation| observation.pending_counters),
             types_moved,
             types_moved_later,
+            keyed: None,
+        }
+    }
+
+    fn of_keyed(plan: &FramePlan, observation: Option<&Observation>, planned: &TableFacts) -> Self {
+        let (before, after) =
+            (plan.state.as_ref(), observation.and_then(|observation| observation.state.as_ref()));
+        let name = &planned.name;
+        let now = after.map(|after| after.table(name));
+        let keyed = match (before, after) {
+            (Some(before), Some(after)) => {
+                let created = |state: Option<&TableState>| state.and_then(|table| table.created.clone());
+                let made_anew = created(before.table(name)) != created(after.table(name));
+                KeyedWindow {
+                    quiet: is_quiet(before, after, name),
+                    made_anew,
+                    rebuilt: made_anew || after.ran_since(before, REWRITING),
+                    own: after.written_to(before, name),
+                    server: after.written_since(before),
+                }
+            }
+            _ => KeyedWindow::default(),
+        };
+        Self {
+            after: match now {
+                None => After::Unknown,
+                Some(None) => After::Dropped,
+                Some(Some(now)) => After::Present { filenode: 0, structure: now.structure.clone() },
+            },
+            touched: keyed.own.map(|own| Touched {
+                inserted: own.inserted,
+                updated: own.updated,
+                deleted: own.deleted,
+            }),
+            pending: false,
+            columns_in_motion: before
+                .zip(after)
+                .is_some_and(|(before, after)| after.ran_since(before, REWRITING)),
+            types_moved: false,
+            types_moved_later: false,
+            keyed: Some(keyed),
         }
     }
 }

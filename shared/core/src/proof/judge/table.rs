@@ -22,12 +22,17 @@ impl Reason {
     pub fn verdict(self) -> TableVerdict {
         match self {
             Self::DigestsEqual => TableVerdict::Exact,
-            Self::RowsFollowed | Self::WithinCounters | Self::DroppedSince => TableVerdict::Explained,
+            Self::RowsFollowed | Self::WithinCounters | Self::DroppedSince | Self::BeforeOrAfter => {
+                TableVerdict::Explained
+            }
             Self::NoFrame
             | Self::CreatedSince
             | Self::Rewritten
             | Self::Redefined
             | Self::CountersUnusable
+            | Self::BetweenFrames
+            | Self::CameAndWent
+            | Self::NotTransactional
             | Self::Unlogged => TableVerdict::Plausible,
             Self::ContentDiffers
             | Self::MoreRows
@@ -45,6 +50,9 @@ impl Reason {
 pub(super) fn judge(table: &Table<'_>, has_frame: bool) -> TableJudgement {
     match &table.look {
         Look::Alone(slices) => alone(table.restored, slices, has_frame),
+        Look::Paired { planned, pairs, window } if planned.keyed.is_some() => {
+            super::keyed::judge(planned, table.restored, pairs, window)
+        }
         Look::Paired { planned, pairs, window } => paired(planned, table.restored, pairs, window),
     }
 }
@@ -53,6 +61,10 @@ pub(super) fn judge(table: &Table<'_>, has_frame: bool) -> TableJudgement {
 pub(super) fn judge_absent(absent: &Absent<'_>) -> TableJudgement {
     let reason = match absent.window.after {
         After::Dropped => Reason::DroppedSince,
+        // Another one of its name has been made since.
+        After::Present { .. } if absent.window.keyed.is_some_and(|keyed| keyed.made_anew) => {
+            Reason::DroppedSince
+        }
         After::Unknown | After::Present { .. } => Reason::TableMissing,
     };
     TableJudgement {
@@ -63,7 +75,7 @@ pub(super) fn judge_absent(absent: &Absent<'_>) -> TableJudgement {
     }
 }
 
-fn blank(facts: &TableFacts, reason: Reason) -> TableJudgement {
+pub(super) fn blank(facts: &TableFacts, reason: Reason) -> TableJudgement {
     TableJudgement {
         name: facts.name.clone(),
         verdict: reason.verdict(),
@@ -81,14 +93,14 @@ fn blank(facts: &TableFacts, reason: Reason) -> TableJudgement {
     }
 }
 
-fn digest(result: &SliceResult) -> Digest {
+pub(super) fn digest(result: &SliceResult) -> Digest {
     match &result.outcome {
         SliceOutcome::Digested(digest) => *digest,
         SliceOutcome::Unreadable { .. } | SliceOutcome::Gone => Digest::EMPTY,
     }
 }
 
-fn unreadable(result: &SliceResult) -> bool {
+pub(super) fn unreadable(result: &SliceResult) -> bool {
     matches!(result.outcome, SliceOutcome::Unreadable { .. })
 }
 
@@ -387,7 +399,7 @@ fn narrowed(bad: Vec<Slice>, pairs: &[Pair<'_>]) -> Vec<Slice> {
         .collect()
 }
 
-fn ranges(mut slices: Vec<Slice>) -> Vec<BlockRange> {
+pub(super) fn ranges(mut slices: Vec<Slice>) -> Vec<BlockRange> {
     slices.sort_unstable();
     let mut ranges: Vec<BlockRange> = Vec::new();
     for slice in slices {

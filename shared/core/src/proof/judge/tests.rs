@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod keyed;
 mod properties;
 mod tables;
 mod whole;
@@ -56,6 +57,7 @@ fn facts(table: &str, oid: u32) -> TableFacts {
         primary_key: vec!["id".to_owned()],
         structure: "s1".to_owned(),
         columns: Vec::new(),
+        keyed: None,
     }
 }
 
@@ -147,6 +149,7 @@ impl World {
             tables: tables.clone(),
             units: units.clone(),
             large_objects: BTreeMap::new(),
+            state: None,
         };
         Self {
             observation: Some(Observation {
@@ -156,6 +159,7 @@ impl World {
                 schema: schema(),
                 sequences: Vec::new(),
                 pending_counters: false,
+                state: None,
             }),
             examination: Examination {
                 plan: ExaminationPlan {
@@ -207,12 +211,17 @@ impl World {
     }
 
     fn judge(&self) -> Result<Report> {
+        self.judge_with(&[])
+    }
+
+    fn judge_with(&self, again: &[UnitResult]) -> Result<Report> {
         judge(&Input {
             operation_id: "proof-1",
             snapshot_id: "s",
             database: Some("orders"),
             frame: (!self.without_frame).then_some(&self.frame),
             observation: self.observation.as_ref(),
+            again,
             examination: &self.examination,
             snapshot_taken_at: Some(at(65)),
             max_rpo_seconds: self.max_rpo,

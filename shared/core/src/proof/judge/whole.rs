@@ -51,6 +51,17 @@ pub(super) fn findings(input: &Input<'_>) -> Vec<Finding> {
             ));
         }
     }
+    for table in &input.examination.plan.tables {
+        if table.keyed.as_ref().is_some_and(|keyed| !keyed.transactional) {
+            found.push(finding(
+                Severity::Warning,
+                FindingKind::TableNotTransactional,
+                table.name.to_string(),
+                "Its storage engine is not InnoDB: a snapshot may hold it in the middle of a statement, and RDS does \
+                 not promise that a restore of it is readable.",
+            ));
+        }
+    }
     rpo(input, &mut found);
     sequences(input, &mut found);
     catalogue(&input.examination.catalogue, &mut found);
@@ -76,7 +87,11 @@ fn server(frame: &Frame, examination: &Examination, found: &mut Vec<Finding>) {
 
 fn heartbeat(frame: &Frame, catalogue: &CatalogueFindings, found: &mut Vec<Finding>) {
     let written = &frame.heartbeat;
-    let subject = format!("{}.lifeboat.heartbeat", written.database);
+    // In MySQL's words the schema is the database.
+    let subject = match written.database.as_str() {
+        "lifeboat" => "lifeboat.heartbeat".to_owned(),
+        database => format!("{database}.lifeboat.heartbeat"),
+    };
     match &catalogue.heartbeat {
         Some(beat) if beat.operation_id == written.operation_id && beat.beat >= written.beat => {}
         Some(beat) if beat.operation_id == written.operation_id => found.push(finding(
@@ -165,6 +180,34 @@ fn catalogues(class: &str) -> &'static [&'static str] {
     }
 }
 
+/// The statements of MySQL that change a class of the fingerprint.
+fn statements(class: &str) -> &'static [&'static str] {
+    match class {
+        "tables" | "columns" | "indexes" | "constraints" => &[
+            "Com_create_table",
+            "Com_drop_table",
+            "Com_alter_table",
+            "Com_rename_table",
+            "Com_create_index",
+            "Com_drop_index",
+            "Com_create_db",
+            "Com_drop_db",
+        ],
+        "views" => &["Com_create_view", "Com_drop_view", "Com_rename_table"],
+        "triggers" => &["Com_create_trigger", "Com_drop_trigger"],
+        "events" => &["Com_create_event", "Com_drop_event", "Com_alter_event"],
+        "routines" => &[
+            "Com_create_function",
+            "Com_create_procedure",
+            "Com_alter_function",
+            "Com_alter_procedure",
+            "Com_drop_function",
+            "Com_drop_procedure",
+        ],
+        _ => &[],
+    }
+}
+
 fn schema(
     frame: &Frame,
     observation: Option<&Observation>,
@@ -201,7 +244,13 @@ fn schema(
         classes.sort_unstable();
         classes.dedup();
         for class in classes {
-            let moving = in_motion(then.as_ref(), now.as_ref(), catalogues(class));
+            let moving = in_motion(then.as_ref(), now.as_ref(), catalogues(class))
+                || frame
+                    .plan
+                    .state
+                    .as_ref()
+                    .zip(observation.and_then(|observation| observation.state.as_ref()))
+                    .is_some_and(|(then, now)| now.ran_since(then, statements(class)));
             if let Some((severity, kind, message)) =
                 class_verdict(class, before, after.flatten(), after.is_some(), here, moving)
             {
@@ -389,6 +438,7 @@ fn checks(examination: &Examination, found: &mut Vec<Finding>) {
 
 fn title(kind: CheckKind) -> &'static str {
     match kind {
+        CheckKind::Table => "CHECK TABLE",
         CheckKind::Heap => "The check of heap pages",
         CheckKind::BTree => "The check of B-tree indexes",
         CheckKind::ForeignKey => "The proof of a foreign key",

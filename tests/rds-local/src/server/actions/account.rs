@@ -52,11 +52,12 @@ pub(super) fn engine_versions(call: &Call) -> Answer {
         let newest = versions.last().cloned();
         for version in versions {
             let fits = wanted_engine.is_none_or(|name| name == one.name())
-                && wanted_version.is_none_or(|text| text == version || text == engine::major(&version))
+                && wanted_version
+                    .is_none_or(|text| text == version || text == engine::major(one.name(), &version))
                 && family.is_none_or(|family| family == engine::family(one.name(), &version))
                 && (!default_only || newest.as_ref() == Some(&version));
             if fits {
-                found.push((format!("{} {version}", one.name()), (one.name(), version)));
+                found.push((format!("{} {version}", one.name()), (one.name(), one.title(), version)));
             }
         }
     }
@@ -66,13 +67,13 @@ pub(super) fn engine_versions(call: &Call) -> Answer {
         "DBEngineVersions",
         "DBEngineVersion",
         page,
-        |xml, (name, version)| {
+        |xml, (name, title, version)| {
             xml.put("Engine", name)
-                .put("MajorEngineVersion", engine::major(&version))
+                .put("MajorEngineVersion", engine::major(name, &version))
                 .put("EngineVersion", &version)
                 .put("DBParameterGroupFamily", engine::family(name, &version))
-                .put("DBEngineDescription", "PostgreSQL")
-                .put("DBEngineVersionDescription", format!("PostgreSQL {version}"))
+                .put("DBEngineDescription", title)
+                .put("DBEngineVersionDescription", format!("{title} {version}"))
                 .within("ValidUpgradeTarget", |_| {})
                 .put("SupportsReadReplica", false)
                 .put("SupportsGlobalDatabases", false)

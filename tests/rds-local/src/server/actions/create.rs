@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Call, keys, machine};
-use crate::postgres::MasterUser;
+use crate::host::MasterUser;
 use crate::server::cloud::{Cloud, Config, blocking};
 use crate::server::engine::{self, Engine};
 use crate::server::fault::{Answer, Fault};
@@ -261,7 +261,7 @@ async fn settings(call: &Call) -> Result<Settings, Fault> {
         (false, None) => None,
     };
     let family = engine::family(engine.name(), &version);
-    let option_group = format!("default:{}-{}", engine.name(), engine::major(&version));
+    let option_group = engine::option_group(engine.name(), &version);
     let (zone, security_group) =
         call.cloud.region(&call.region, |region| (region.default_zone(), region.default_security_group()));
     Ok(Settings {
@@ -317,7 +317,9 @@ fn choose_version(engine: &dyn Engine, wanted: Option<&str>) -> Result<String, F
     let versions = engine.versions();
     let chosen = match wanted.filter(|text| !text.is_empty()) {
         None => versions.last(),
-        Some(text) => versions.iter().find(|version| *version == text || engine::major(version) == text),
+        Some(text) => {
+            versions.iter().find(|version| *version == text || engine::major(engine.name(), version) == text)
+        }
     };
     chosen.cloned().ok_or_else(|| {
         let message = format!("Cannot find version {} for {}", wanted.unwrap_or("(any)"), engine.name());

@@ -7,9 +7,12 @@ use std::path::Path;
 use super::account;
 use super::error::{Error, IoContext};
 
+/// Files in a data directory that belong to the running server.
+const RUNNING_ONLY: [&str; 3] = ["postmaster.pid", "postmaster.opts", "mariadbd.pid"];
+
 /// Copies the data directory `from` to `to`, which must not exist. What a crash would leave is copied; the lock
 /// file, the option file and shared-memory segments are not. Returns the number of bytes copied.
-pub(super) fn copy_data(from: &Path, to: &Path) -> Result<u64, Error> {
+pub(crate) fn copy_data(from: &Path, to: &Path) -> Result<u64, Error> {
     copy_dir(from, to, true)
 }
 
@@ -22,7 +25,7 @@ fn copy_dir(from: &Path, to: &Path, top: bool) -> Result<u64, Error> {
         let name = entry.file_name();
         let (source, target) = (entry.path(), to.join(&name));
         let kind = entry.file_type().doing("looking at", &source)?;
-        if top && (name == "postmaster.pid" || name == "postmaster.opts") {
+        if top && RUNNING_ONLY.iter().any(|only| name == *only) {
             continue;
         }
         if kind.is_dir() {

@@ -27,7 +27,7 @@ fn other_account() -> Option<(u32, u32)> {
 }
 
 /// A command that runs `program` under the servers' account and dies by SIGKILL with the *thread* that spawns it.
-pub(super) fn command(program: &Path) -> Command {
+pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if let Some((uid, gid)) = other_account() {
@@ -58,7 +58,7 @@ fn may_override() -> bool {
 }
 
 /// Makes a file or directory the servers' own.
-pub(super) fn give(path: &Path) -> Result<(), Error> {
+pub(crate) fn give(path: &Path) -> Result<(), Error> {
     match other_account() {
         Some((uid, gid)) => chown(path, Some(uid), Some(gid)).doing("giving to the server account", path),
         None => Ok(()),
@@ -66,14 +66,14 @@ pub(super) fn give(path: &Path) -> Result<(), Error> {
 }
 
 /// Creates a directory (and its parents) that only the servers' account may enter.
-pub(super) fn private_dir(path: &Path) -> Result<(), Error> {
+pub(crate) fn private_dir(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).doing("creating", path)?;
     fs::set_permissions(path, Permissions::from_mode(0o700)).doing("protecting", path)?;
     give(path)
 }
 
 /// Writes a file that only the servers' account may read.
-pub(super) fn private_file(path: &Path, content: &str) -> Result<(), Error> {
+pub(crate) fn private_file(path: &Path, content: &str) -> Result<(), Error> {
     fs::write(path, content).doing("writing", path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600)).doing("protecting", path)?;
     give(path)

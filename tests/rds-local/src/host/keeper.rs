@@ -40,7 +40,7 @@ static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
 static GUARD_PIPE: Mutex<Option<ChildStdin>> = Mutex::new(None);
 
 /// Spawns a server whose data directory (its working directory, as PostgreSQL does it) is `data`.
-pub(super) fn spawn(command: Command, data: &Path) -> io::Result<Child> {
+pub(crate) fn spawn(command: Command, data: &Path) -> io::Result<Child> {
     watch(data)?;
     let sender = SPAWNER.get_or_init(|| {
         let (sender, jobs) = mpsc::channel::<Job>();

@@ -22,7 +22,7 @@ fn state_and_parent(stat: &str) -> Option<(char, i32)> {
 }
 
 /// `root` and all its descendants that live now.
-pub(super) fn family(root: i32) -> BTreeSet<i32> {
+pub(crate) fn family(root: i32) -> BTreeSet<i32> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
@@ -55,19 +55,19 @@ fn is_stopped(pid: i32) -> bool {
 }
 
 /// Sends a signal; a process that has gone meanwhile is no error.
-pub(super) fn signal(pid: i32, signal: Signal) {
+pub(crate) fn signal(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
 /// A server all of whose processes are stopped; they go on when this is dropped.
-pub(super) struct Frozen {
+pub(crate) struct Frozen {
     stopped: Vec<i32>,
 }
 
 impl Frozen {
     /// Stops the postmaster first, so that it starts nothing new, then its descendants until no new one shows up
     /// and every thread of each is really stopped (one inside a write finishes that write first).
-    pub(super) fn freeze(postmaster: i32) -> Result<Self, Error> {
+    pub(crate) fn freeze(postmaster: i32) -> Result<Self, Error> {
         let begun = Instant::now();
         let mut frozen = Self { stopped: vec![postmaster] };
         signal(postmaster, Signal::SIGSTOP);

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A failure of a raw PostgreSQL server, its tools or its files.
+/// A failure of a raw server, its tools or its files.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or process operation failed.
@@ -27,9 +27,9 @@ pub enum Error {
         output: String,
     },
     /// No installed toolchain answers to what was asked.
-    #[error("no PostgreSQL {wanted} among {searched}; `make setup` installs versions 14 to 18")]
+    #[error("no database server {wanted} among {searched}; `make setup` installs them")]
     NoToolchain {
-        /// Major version, or "of any version".
+        /// Such as `PostgreSQL 17`.
         wanted: String,
         /// The places looked at.
         searched: String,
@@ -62,6 +62,15 @@ pub enum Error {
         /// The server's or driver's answer.
         #[source]
         source: tokio_postgres::Error,
+    },
+    /// A statement or a connection to MariaDB failed.
+    #[error("SQL in database {database}: {source}")]
+    MariaDb {
+        /// The database.
+        database: String,
+        /// The server's or driver's answer.
+        #[source]
+        source: Box<mysql_async::Error>,
     },
     /// Damage that cannot be done as asked (no such block, nothing to tear, ...).
     #[error("cannot damage {target}: {reason}")]
