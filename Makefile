@@ -73,12 +73,13 @@ check: setup ## What CI runs before the slow suites: formats, lints, templates, 
 	cfn-lint template.yaml
 	sam validate --lint --region us-east-1 --config-env local
 	$(PYTHON) stepfunctions/lint.py
+	checkov --config-file .config/checkov.yaml
 	for machine in stepfunctions/*.asl.json; do $(ASL_VALIDATOR) --json-path "$$machine"; done
 
 # A suite is a target test-<name>; those in tests/<name>/python and tests/scenarios/e2e join as soon as they exist.
 SUITES := $(if $(wildcard tests/rds-local/python/test_*.py),rds-local) $(if $(wildcard tests/scenarios/e2e/test_*.py),e2e)
 
-.PHONY: test-core test-rust test-local-cloud test-rds-local test-e2e
+.PHONY: test-core test-rust test-local-cloud test-rds-local test-e2e test-scenarios-full
 test-core: ## The decisions: seconds, run on save
 	@cargo nextest run --locked -p dr-core
 test-rust: setup ## Every other Rust test, with real PostgreSQL servers
@@ -88,8 +89,10 @@ test-local-cloud: setup ## The local cloud and its mends
 test-rds-local: setup ## The RDS API over real databases, driven by boto3 and the AWS CLI
 	@cargo build --locked --quiet -p rds-local
 	@$(PYTEST) tests/rds-local/python
-test-e2e: setup ## The deployed template on the local cloud
-	@$(PYTEST) tests/scenarios/e2e
+test-e2e: setup ## The deployed template on the local cloud, every state of every machine in trouble among it
+	@$(PYTEST) tests/scenarios/e2e $(PYTEST_ARGS)
+test-scenarios-full: setup ## Every state with every error that it can meet, not only the subset (see tests/scenarios/README.md)
+	@LIFEBOAT_SCENARIOS=full $(PYTEST) --timeout 7200 tests/scenarios/e2e/test_machines.py $(PYTEST_ARGS)
 
 ##@ Keep
 .PHONY: format

@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -78,6 +79,8 @@ class LocalCloud:
         self._rds, self._auth, self._wait_scale, self._status_ms = rds, auth, wait_scale, status_ms
         self._detached = detached
         self._children: dict[str, subprocess.Popen] = {}
+        self._clients: dict[tuple[str, str], object] = {}
+        self._lock = threading.Lock()
         self.endpoint: str | None = None
         self.rds_endpoint: str | None = None
         self.rds_ca_file: str | None = None
@@ -231,7 +234,14 @@ class LocalCloud:
                 "AWS_REGION": self.region, "AWS_EC2_METADATA_DISABLED": "true"}
 
     def client(self, service: str, region: str | None = None):
-        """A boto3 client of a service in a Region, with the rights of the account's root."""
+        """A boto3 client of a service in a Region, with the rights of the account's root; the same one every time."""
+        with self._lock:
+            key = (service, region or self.region)
+            if key not in self._clients:
+                self._clients[key] = self._make_client(service, region)
+            return self._clients[key]
+
+    def _make_client(self, service: str, region: str | None):
         return boto3.client(
             service, region_name=region or self.region, endpoint_url=self.endpoint, aws_access_key_id="test",
             aws_secret_access_key="test",
@@ -239,8 +249,20 @@ class LocalCloud:
 
     def control(self, path: str, body: dict | None = None, method: str | None = None):
         """A call of rds-local's control API, for example `control("faults", {...})`. Returns the decoded answer."""
+        return self._ask(f"{self.rds_endpoint}/_rds-local/{path}", body, method)
+
+    def order(self, path: str, body: dict | None = None, method: str | None = None):
+        """A call of the mends' own API (`mends/orders.py`), for example `order("orders", {...})`."""
+        return self._ask(f"{self.endpoint}/_lifeboat/{path}", body, method)
+
+    def set_wait_scale(self, scale: float) -> None:
+        """How long a second of a Wait state or of a retry's interval takes from now on."""
+        self._ask(f"{self.endpoint}/_ministack/config", {"stepfunctions._SFN_WAIT_SCALE": scale}, "POST")
+
+    @staticmethod
+    def _ask(url: str, body: dict | None, method: str | None):
         request = urllib.request.Request(
-            f"{self.rds_endpoint}/_rds-local/{path}", method=method or ("POST" if body is not None else "GET"),
+            url, method=method or ("POST" if body is not None else "GET"),
             data=None if body is None else json.dumps(body).encode(), headers={"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:

@@ -132,13 +132,18 @@ def link(name: Path, target: Path) -> None:
     name.symlink_to(target)
 
 
-def python_tools() -> None:
+def python_tools(target: str) -> None:
     """`.venv`, with what has an environment of its own linked in, so that one directory on PATH has every tool."""
     tools = environment(PINS / "tools.txt", "Python tools")
     build = environment(PINS / "build.txt", "cargo-lambda and zig")
     link(tools / "bin" / "cargo-lambda", build / "bin" / "cargo-lambda")
     link(tools / "bin" / "zig", next(build.glob("lib/python*/site-packages/ziglang/zig")))
     link(tools / "bin" / "sam", environment(PINS / "sam.txt", "AWS SAM CLI") / "bin" / "sam")
+    if target == "test":
+        link(tools / "bin" / "microburst", environment(PINS / "faults.txt", "microburst") / "bin" / "microburst")
+        policies = environment(PINS / "policies.txt", "checkov and parliament")
+        for name in ("checkov", "parliament"):
+            link(tools / "bin" / name, policies / "bin" / name)
     link(VENV, tools)
 
 
@@ -218,7 +223,7 @@ def node_tools() -> None:
 def main(target: str) -> int:
     try:
         system(target)
-        python_tools()
+        python_tools(target)
         postgresql()
         if target == "test":
             mariadb()

@@ -7,12 +7,15 @@ MiniStack by name, so they hold for the pinned version only: `apply_all` refuses
 import importlib.metadata
 
 from . import (
+    calls,
     child_executions,
     execution,
     iam_of_rds,
     iam_of_state_machines,
+    invocations,
     jsonata,
     lambda_processes,
+    orders,
     rds,
     transport,
 )
@@ -25,7 +28,9 @@ def apply_all(rds_endpoint: str | None) -> None:
     found = importlib.metadata.version("ministack")
     if found != MINISTACK:
         raise RuntimeError(f"the mends are written for MiniStack {MINISTACK}, and {found} is installed")
+    calls.apply()
     lambda_processes.apply()
+    invocations.apply()
     execution.apply()
     jsonata.apply()
     child_executions.apply()
@@ -34,3 +39,4 @@ def apply_all(rds_endpoint: str | None) -> None:
     transport.apply()
     if rds_endpoint:
         rds.apply(rds_endpoint)
+    orders.apply()

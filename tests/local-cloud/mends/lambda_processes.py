@@ -2,6 +2,10 @@
 
 On AWS nothing of a function outlives its service. On one machine a killed MiniStack would leave its warm functions
 behind, each with an open port.
+
+Where functions find AWS can be changed while they run (a proxy that makes trouble), over HTTP:
+
+    POST /_lifeboat/endpoint   {"url": "http://127.0.0.1:9999"}; null for MiniStack itself
 """
 
 import shutil
@@ -15,6 +19,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lifeline import LIFELINE  # noqa: E402
 
 
+_endpoint: str | None = None
+
+
+def endpoint() -> str | None:
+    """Where functions find AWS, if that is not MiniStack itself."""
+    return _endpoint
+
+
+def send_functions_to(url: str | None) -> None:
+    """Functions that are started from now on call AWS there; those that wait for an event are ended."""
+    global _endpoint
+    _endpoint = url
+    with lambda_runtime._lock:
+        idle = [worker for pool in lambda_runtime._workers.values() for worker in pool if not worker.in_use]
+        for pool in lambda_runtime._workers.values():
+            pool[:] = [worker for worker in pool if worker.in_use]
+    lambda_runtime.kill_workers(idle)
+
+
 class _Subprocess:
     """The `subprocess` module as `lambda_runtime` sees it: the same, except that children are tied to us."""
 
@@ -23,6 +46,8 @@ class _Subprocess:
 
     @staticmethod
     def Popen(command, **options):  # noqa: N802  (the name it replaces)
+        if _endpoint and options.get("env"):
+            options["env"] = {**options["env"], "AWS_ENDPOINT_URL": _endpoint}
         return LIFELINE.start(command, "KILL", **options)
 
 

@@ -17,17 +17,19 @@ def handle(event):
         import boto3
         service, operation, arguments = event["call"]
         return json.loads(json.dumps(getattr(boto3.client(service), operation)(**arguments), default=str))
-    return {"pid": os.getpid(), "event": event}
+    return {"pid": os.getpid(), "secondsLeft": event.pop("deadline") / 1000 - time.time(), "event": event}
 
 
 def serve():
     while True:
         with urllib.request.urlopen(f"{API}/next") as request:
             event, name = json.load(request), request.headers["Lambda-Runtime-Aws-Request-Id"]
+            os.environ["_X_AMZN_TRACE_ID"] = request.headers["Lambda-Runtime-Trace-Id"] or ""
+            deadline = int(request.headers["Lambda-Runtime-Deadline-Ms"])
         try:
             if "fail" in event:
                 raise RuntimeError(event["fail"])
-            path, answer = "response", handle(event)
+            path, answer = "response", handle({**event, "deadline": deadline})
         except Exception as error:
             path, answer = "error", {"errorType": event.get("errorType", type(error).__name__),
                                      "errorMessage": str(error)}
