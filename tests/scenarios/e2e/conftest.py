@@ -1,7 +1,9 @@
 """One local cloud with the deployed stack for the whole session, IAM enforced; a small database that is written to."""
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,20 +14,41 @@ sys.path.insert(0, str(LOCAL_CLOUD))
 
 from cloud import LocalCloud, terminate_as_interrupt  # noqa: E402
 from lifeline import LIFELINE, stop  # noqa: E402
+from machines import Harness  # noqa: E402
 from stage import Stage, together  # noqa: E402
 
 # Waits of the machines pass this much faster; what is measured here is behaviour, not patience.
 WAIT_SCALE = 0.02
+ROOM = 6 * 2**30
+LANES = 6
+
+
+def pytest_collection_modifyitems(items):
+    """What is about the whole session comes last."""
+    items.sort(key=lambda item: item.path.name == "test_permissions.py")
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory):
+def directory(tmp_path_factory):
+    """Where the cloud lives: in memory, if there is room. Hundreds of copies of databases are made and removed, and
+    files cost the kernel a third there."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or shutil.disk_usage(memory).free < ROOM:
+        yield tmp_path_factory.mktemp("cloud")
+        return
+    with tempfile.TemporaryDirectory(prefix="lifeboat-", dir=memory) as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
+
+
+@pytest.fixture(scope="session")
+def stage(directory):
     """The deployed stack. One minute is the shortest time that a restore can be given."""
     terminate_as_interrupt()
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), wait_scale=WAIT_SCALE) as cloud:
+    with LocalCloud(directory, wait_scale=WAIT_SCALE) as cloud:
         stage = Stage(cloud).create_keys()
         stage.prepare({
-            "RestoreTimeoutMinutes": "1", "BreakerFailures": "100",
+            "RestoreTimeoutMinutes": "1", "BreakerFailures": "100", "BreakerWindowMinutes": "1",
             "SourceSecretArns": f"arn:aws:secretsmanager:us-east-1:{cloud.account}:secret:lifeboat-test/*"})
         yield stage
 
@@ -45,6 +68,22 @@ def database(stage):
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     yield database
     stop(customers, 5)
+
+
+@pytest.fixture(scope="session")
+def lanes(stage):
+    """Several databases, on which many executions run at once (machines.py)."""
+    return Harness(stage, LANES)
+
+
+@pytest.fixture(scope="module")
+def harness(stage, lanes):
+    """The lanes, while everything is quick: what is tested is behaviour in trouble, not patience."""
+    stage.cloud.set_wait_scale(0.004)
+    stage.cloud.control("config", {"statusMs": 60, "copyMs": 100, "snapshotQuota": 1000, "instanceQuota": 100})
+    yield lanes
+    stage.cloud.set_wait_scale(WAIT_SCALE)
+    stage.cloud.control("config", {"statusMs": 300, "copyMs": 800, "snapshotQuota": 100, "instanceQuota": 40})
 
 
 @pytest.fixture(autouse=True)
