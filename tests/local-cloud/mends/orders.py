@@ -1,7 +1,8 @@
 """Orders of tests to Step Functions: "in execution X, state S, at the n-th attempt: …", over HTTP, as rds-local's.
 
     POST   /_lifeboat/orders   {"execution": NAME, "state": S, "attempt": 1, "count": 1, "effect": …}
-    GET    /_lifeboat/orders   every order, with `carried`: how often it was carried out
+    GET    /_lifeboat/orders   every order, with `carried`: how often it was carried out, and `finished`: how many of those
+                               attempts are over, also where the execution ended before
     DELETE /_lifeboat/orders[?execution=NAME]
 
 `attempt` is counted from 1 over the whole execution, `count` is how many attempts in a row (0: all from there on).
@@ -11,6 +12,7 @@ Effects:
     {"lose": {"error": E, "cause": C}}    the function is invoked; if it succeeds, the task fails with E all the same
     {"twice": true}                       the function is invoked twice with the same payload; the second answer counts
     {"killAtCall": n}                     SIGKILL for its process once AWS carried out its n-th call, before the answer
+    {"stop": true}                        the execution is stopped while the function works on, as StopExecution does
     {"secondsLeft": n}                    the function is told that its deadline is in n seconds; it is not enforced
     {"first": {"url": U, "body": B}}      POST B to U, then go on; "{a.b}" in B is the task's argument a.b
 
@@ -39,13 +41,13 @@ _effects: contextvars.ContextVar = contextvars.ContextVar("effects", default=Non
 
 
 def _add(order: dict) -> dict:
-    known = {"raise", "lose", "twice", "killAtCall", "secondsLeft", "first"}
+    known = {"raise", "lose", "stop", "twice", "killAtCall", "secondsLeft", "first"}
     effect = order.get("effect") or {}
     if not isinstance(order.get("execution"), str) or not isinstance(order.get("state"), str):
         raise ValueError("an order names `execution` and `state`")
     if len(effect) != 1 or not set(effect) <= known:
         raise ValueError(f"`effect` is one of {', '.join(sorted(known))}")
-    order = {"attempt": 1, "count": 1, "child": False, **order, "carried": 0}
+    order = {"attempt": 1, "count": 1, "child": False, **order, "carried": 0, "finished": 0}
     with _lock:
         _orders.append(order)
     return order
@@ -63,7 +65,7 @@ def _for(task: invocations.Task) -> list[dict]:
             mine = order["execution"] == (parent if order["child"] else name) and order["state"] == task.state
             if mine and task.attempt >= at and (count == 0 or task.attempt < at + count):
                 order["carried"] += 1
-                found.append(order["effect"])
+                found.append(order)
     return found
 
 
@@ -87,12 +89,21 @@ def _ordered(invoke):
 
     def mended(resource, arguments):
         task = invocations.begin_attempt()
-        effects = _for(task) if task else []
-        merged = {name: value for effect in effects for name, value in effect.items()}
+        orders = _for(task) if task else []
+        try:
+            return carried_out(resource, arguments, task, orders)
+        finally:
+            for order in orders:
+                order["finished"] += 1
+
+    def carried_out(resource, arguments, task, orders):
+        merged = {name: value for order in orders for name, value in order["effect"].items()}
         if "first" in merged:
             _post(merged["first"], arguments)
         if "raise" in merged:
             raise _fail(merged["raise"])
+        if "stop" in merged:
+            sfn._stop_execution({"executionArn": task.execution, "cause": "ordered by a test"})
         token = _effects.set(merged)
         try:
             answer = invoke(resource, arguments)
@@ -100,6 +111,7 @@ def _ordered(invoke):
                 answer = invoke(resource, arguments)
         finally:
             _effects.reset(token)
+        execution.check_still_running()
         if "lose" in merged:
             raise _fail(merged["lose"])
         return answer
@@ -158,6 +170,34 @@ def _tells_the_deadline(spawn):
     return mended
 
 
+async def _as_signed(scope, receive, host: str):
+    """A request as the function signed it: for the host that it called, and with its length. A proxy on the way puts
+    another host, and passes a body on in chunks."""
+    headers = [(name, host.encode() if name == b"host" else value) for name, value in scope["headers"]]
+    if any(name == b"content-length" for name, _ in headers) or not any(
+            name == b"transfer-encoding" for name, _ in headers):
+        return {**scope, "headers": headers}, receive
+    body = await _whole(receive)
+    headers = [(name, value) for name, value in headers if name != b"transfer-encoding"]
+    headers.append((b"content-length", str(len(body)).encode()))
+    message = {"type": "http.request", "body": body, "more_body": False}
+
+    async def at_once():
+        nonlocal message
+        given, message = message, {"type": "http.disconnect"}
+        return given
+
+    return {**scope, "headers": headers}, at_once
+
+
+async def _whole(receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    return body
+
+
 class _Application:
     """MiniStack's ASGI application behind the orders: /_lifeboat/ is answered here, calls of functions are counted."""
 
@@ -174,9 +214,7 @@ class _Application:
         if invocation is None:
             return await self._inner(scope, receive, send)
         if lambda_processes.endpoint():
-            # The function signed for the host that it called; a proxy on the way put another one.
-            host = lambda_processes.endpoint().split("://")[1].encode()
-            scope = {**scope, "headers": [(name, host if name == b"host" else value) for name, value in scope["headers"]]}
+            scope, receive = await _as_signed(scope, receive, lambda_processes.endpoint().split("://")[1])
         invocation.calls += 1
         invocations.calling.set((invocation, invocation.calls))
         if invocation.kill_at_call != invocation.calls:
@@ -192,10 +230,7 @@ class _Application:
         return await self._inner(scope, receive, dies_before_the_answer)
 
     async def _control(self, scope, receive, send):
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
+        body = await _whole(receive)
         query = urllib.parse.parse_qs(scope["query_string"].decode())
         if scope["path"] == "/_lifeboat/calls":
             status, answer = 200, calls.of_execution(query["execution"][0]) if "execution" in query else calls.seen()

@@ -5,6 +5,7 @@ import uuid
 
 import pytest
 from cloud import CloudError
+from conftest import until
 
 INVOKE = {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke"}
 ALWAYS = [{"ErrorEquals": ["Test.Once", "Runtime.ExitError"], "IntervalSeconds": 1, "MaxAttempts": 3}]
@@ -70,6 +71,13 @@ def test_a_function_is_killed_after_its_call_took_effect_and_before_it_hears_of_
                                       effect={"killAtCall": 1})
     assert (done["status"], carried, failures) == ("SUCCEEDED", 1, ["Runtime.ExitError"])
     assert cloud.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"]
+
+
+def test_an_execution_is_stopped_while_its_function_works_on(cloud, ordered, echo):
+    before = invocations(cloud, echo)
+    done, carried, _ = ordered(echo, {}, effect={"stop": True})
+    assert (done["status"], carried) == ("ABORTED", 1)
+    until(lambda: invocations(cloud, echo) == before + 1, "the function's work")
 
 
 def test_a_function_is_told_another_deadline(ordered, echo):

@@ -26,6 +26,9 @@ KINDS = ("backup", "proof")
 TOPICS = ("Critical", "Warning", "Info")
 # Errors of the services themselves, which every machine retries.
 SERVICE_ERRORS = ("Lambda.Unknown", "Sandbox.Timedout", "States.Timeout")
+# What is due after StopExecution: nobody records it and nobody is told, because a person did it. The record stays
+# `running`, the lock is taken over by the next start, a temporary instance has its lease.
+STOPPED = {"status": "ABORTED", "record": "running", "alerts": [], "leased": True}
 # What is recorded for them.
 RECORDED_AS = {"Lambda.Unknown": "Dr.FunctionKilled", "Runtime.ExitError": "Dr.FunctionKilled",
                "Sandbox.Timedout": "Dr.FunctionTimedOut", "States.Timeout": "Dr.FunctionTimedOut",
@@ -168,6 +171,7 @@ def cases(full: bool) -> list[Case]:
                 for error in some(errors[kind]):
                     case(f"{error}-{kind}", fails, raising(error), injected=error, count=0)
             case("twice", recovers, {"twice": True})
+            case("stopped", STOPPED, {"stop": True})
             if is_function:
                 case("service-errors-in-a-row", recovers, *map(raising, SERVICE_ERRORS))
                 case("killed-in-the-middle", recovers, {"killAtCall": 1}, kills=True)
@@ -199,7 +203,8 @@ class Lane:
 
     def __init__(self, stage: Stage, number: int):
         self.stage, self.name = stage, f"lane-{number}"
-        self.operations: list[str] = []
+        # Whose lock was due to be left: it stays until a backup takes it over.
+        self.left_by: str | None = None
         database = stage.create_database(self.name, Tags=[{"Key": "lane", "Value": self.name}])
         database.sql("create table item (id int primary key, name text)",
                      "insert into item select n, 'item ' || n from generate_series(1, 500) n", "checkpoint")
@@ -288,7 +293,7 @@ class Harness:
             execution = self._start(lane, undisturbed, f"look-{uuid.uuid4().hex[:10]}")
             self.stage.finish(execution, 120)
             self._calls[key] = self.stage.cloud.order(f"calls?execution={execution}")
-            self.clear(execution)
+            self.clear(lane, execution)
         calls = [call for call in self._calls[key] if call["state"] == case.state and call["attempt"] == 1]
         if not calls:
             raise StageError(f"{case.state} was not reached on its road, or its function called nothing")
@@ -305,6 +310,8 @@ class Harness:
         self._orders(lane, case, name)
         execution = self._start(lane, case, name)
         ended = self.stage.finish(execution, 120)
+        until("the attempts with orders are over", lambda: all(
+            order["finished"] == order["carried"] for order in self.stage.cloud.order(f"orders?execution={name}")))
         history = self.stage.history(execution)
         entered = {event["stateEnteredEventDetails"]["name"] for event in history
                    if "stateEnteredEventDetails" in event}
@@ -312,7 +319,7 @@ class Harness:
                     for order in self.stage.cloud.order(f"orders?execution={name}") if not order["carried"]]
         self.stage.cloud.order(f"orders?execution={name}", method="DELETE")
         findings += self._after(lane, case, execution, ended)
-        self.clear(execution)
+        self.clear(lane, execution)
         if findings:
             findings.append(f"{execution} ended {ended['status']} {ended.get('error', '')}; it entered "
                             f"{', '.join(sorted(entered))}; tasks failed with {_failures(history)}")
@@ -327,6 +334,9 @@ class Harness:
             found.append(f"it ended {ended['status']} {ended.get('error')}, and {end['status']} {error} was due")
         record = self.record(execution)
         status = record and record["status"]
+        if end.get("leased"):
+            # At the very end, or at the very beginning, the record may be final already, or not be there yet.
+            status = "running"
         if status != end["record"]:
             found.append(f"the record is {status}, and {end['record']} was due")
         elif end["record"] == "failed":
@@ -369,15 +379,33 @@ class Harness:
             for secret in page["SecretList"]:
                 if "DeletedDate" not in secret and _is_temporary(secret.get("Tags", []), lane):
                     found["secret"] = secret["Name"]
-        key = f"lock#{lane.name}"
-        if "Item" in cloud.client("dynamodb").get_item(TableName=self.stage.outputs["StateTableName"],
-                                                       Key={"operationId": {"S": key}}, ConsistentRead=True):
-            found["lock"] = key
+        owner = self._lock_owner(lane)
+        if owner and owner != lane.left_by:
+            found["lock"] = f"lock#{lane.name}"
         return found
+
+    def _lock_owner(self, lane: Lane) -> str | None:
+        found = self.stage.cloud.client("dynamodb").get_item(
+            TableName=self.stage.outputs["StateTableName"], Key={"operationId": {"S": f"lock#{lane.name}"}},
+            ConsistentRead=True)
+        return found["Item"]["owner"]["S"] if "Item" in found else None
 
     def _leftovers_due(self, lane: Lane, end: dict) -> list[str]:
         due, found = set(end.get("leaves", [])), self.leftovers(lane)
+        if "lock" in due or end.get("leased"):
+            lane.left_by = self._lock_owner(lane)
+        if end.get("leased"):
+            return self._without_lease(found)
         return [] if set(found) == due else [f"left behind: {found}, and {sorted(due)} was due"]
+
+    def _without_lease(self, found: dict[str, str]) -> list[str]:
+        """What is left of a stopped execution carries a lease, by which it is found and called expired."""
+        if "instance" not in found:
+            return []
+        [instance] = self.stage.cloud.client("rds").describe_db_instances(
+            DBInstanceIdentifier=found["instance"])["DBInstances"]
+        tags = {tag["Key"]: tag["Value"] for tag in instance["TagList"]}
+        return [] if "lifeboat:expires-at" in tags else [f"{found['instance']} has no lease"]
 
     def copies(self, record: dict | None) -> list[str]:
         """A copy may only be of a snapshot that is proven, complete, and under its Region's key."""
@@ -402,23 +430,35 @@ class Harness:
                 found.append(f"the copy of {snapshot} in {region} is {seen['Status']} under {seen['KmsKeyId']}")
         return found
 
-    def clear(self, execution: str) -> None:
-        """Removes what was due to be left: the next case begins from nothing but the lane."""
-        record = self.record(execution)
-        if not record:
-            return
-        plan = record.get("plan") or {}
-        if plan.get("target"):
-            payload = {"dispose": {"operationId": record["operationId"], "target": plan["target"]}}
-            until("the restore is disposed of", lambda: (self.stage.invoke("RestoreDatabase", payload)[0] or {}).get(
-                "status") == "done", 30)
-        elif plan.get("snapshotId"):
-            for region in (*TARGET_REGIONS, self.stage.cloud.region):
-                rds = self.stage.cloud.client("rds", region)
-                try:
-                    rds.delete_db_snapshot(DBSnapshotIdentifier=plan["snapshotId"])
-                except (rds.exceptions.DBSnapshotNotFoundFault, rds.exceptions.InvalidDBSnapshotStateFault):
-                    continue
+    def clear(self, lane: Lane, execution: str) -> None:
+        """Removes what was due to be left, but for a lock: the next case begins from nothing but the lane."""
+        plan = (self.record(execution) or {}).get("plan") or {}
+        for region in (*TARGET_REGIONS, self.stage.cloud.region) if plan.get("snapshotId") and not plan.get(
+                "target") else ():
+            rds = self.stage.cloud.client("rds", region)
+            try:
+                rds.delete_db_snapshot(DBSnapshotIdentifier=plan["snapshotId"])
+            except (rds.exceptions.DBSnapshotNotFoundFault, rds.exceptions.InvalidDBSnapshotStateFault):
+                continue
+        left = self.leftovers(lane)
+        if "instance" in left:
+            rds = self.stage.cloud.client("rds")
+            until(f"{left['instance']} can be deleted", lambda: _deleted(rds, left["instance"]), 30)
+            until("the instance is gone", lambda: "instance" not in self.leftovers(lane), 30)
+        if "secret" in self.leftovers(lane):
+            self.stage.cloud.client("secretsmanager").delete_secret(
+                SecretId=left.get("secret") or self.leftovers(lane)["secret"], ForceDeleteWithoutRecovery=True)
+
+
+def _deleted(rds, instance: str) -> bool:
+    try:
+        rds.delete_db_instance(DBInstanceIdentifier=instance, SkipFinalSnapshot=True)
+    except rds.exceptions.DBInstanceNotFoundFault:
+        return True
+    except rds.exceptions.InvalidDBInstanceStateFault as error:
+        # Being created, or being deleted already.
+        return "deleting" in str(error)
+    return True
 
 
 def operation_id(kind: str, execution: str) -> str:
