@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dr_core::proof::cut::cut_some;
 use dr_core::proof::frame::{DatabaseActivity, FramePlan, Observation, Persistence, Visibility};
+use dr_core::proof::visibility::SnapshotText;
 use dr_core::{DrError, ErrorName, Result};
 use jiff::{SignedDuration, Timestamp};
 
@@ -126,11 +127,32 @@ async fn catch_up(source: &Source<'_>) -> Result<()> {
 /// The visibility for the units that are read from now on. One for all databases: transaction ids are the server's.
 ///
 /// # Errors
-/// Of the connection or the query.
+/// `FrameMissing` when a transaction has been open for so many others that rows cannot be told apart by it (see
+/// [`dr_core::proof::visibility::BAND`]); of the connection or the query.
 pub async fn horizon(settings: &ConnectionSettings) -> Result<Visibility> {
     let session = Session::open(settings, Access::ReadOnly).await?;
     let row = session.row("reading the current snapshot", "SELECT pg_current_snapshot()").await?;
-    Ok(Visibility::below_xmin_of(row.text(0)?))
+    usable(row.text(0)?, settings)
+}
+
+/// The visibility below the `xmin` of a snapshot, unless it is too far behind the snapshot's own present.
+fn usable(snapshot: &str, settings: &ConnectionSettings) -> Result<Visibility> {
+    let visibility = Visibility::below_xmin_of(snapshot);
+    let present = SnapshotText::parse(snapshot).map(|snapshot| snapshot.xmax);
+    match visibility.horizon().zip(present) {
+        Some((horizon, present)) if !horizon.reaches(present) => {
+            let what = format!(
+                "framing {}: a transaction has been open since {}, for {} others",
+                settings.place(),
+                horizon.full_xid(),
+                present - horizon.full_xid()
+            );
+            Err(DrError::new(ErrorName::FrameMissing, what).with_remedy(
+                "End it (look in pg_stat_activity and pg_prepared_xacts), and start the backup again.",
+            ))
+        }
+        _ => Ok(visibility),
+    }
 }
 
 /// What came of asking for an observation.
@@ -195,4 +217,26 @@ async fn pending_counters(
              AND backend_type NOT IN ('walsender', 'autovacuum worker', 'parallel worker'))"
     );
     session.row("looking for sessions that hold back counts", &sql).await?.flag(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use dr_core::proof::visibility::BAND;
+
+    use super::*;
+    use crate::settings::Security;
+
+    #[test]
+    fn a_transaction_that_is_older_than_the_band_is_told_before_anything_is_read() {
+        let place = Security::LocalSocket("/nowhere".into());
+        let settings = ConnectionSettings::new("db", 5432, "u", None, "app", place);
+        let (old, epochs) = (1000, 7 << 32);
+        for xmin in [old, epochs + old] {
+            assert!(usable(&format!("{xmin}:{}:{xmin}", xmin + BAND - 1), &settings).is_ok());
+            let error = usable(&format!("{xmin}:{}:{xmin}", xmin + BAND), &settings).unwrap_err();
+            assert_eq!(error.name(), ErrorName::FrameMissing);
+            assert!(error.to_string().contains(&format!("since {xmin}, for {BAND} others")), "{error}");
+        }
+    }
 }

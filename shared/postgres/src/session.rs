@@ -129,6 +129,8 @@ impl Session {
             ("xmlbinary", "base64".to_owned()),
             ("xmloption", "content".to_owned()),
             ("lc_monetary", "C".to_owned()),
+            // Notices come from users' functions, too, and nobody reads them here.
+            ("client_min_messages", "error".to_owned()),
             // A row that a policy hides must be an error, not a gap.
             ("row_security", "off".to_owned()),
             ("quote_all_identifiers", "off".to_owned()),

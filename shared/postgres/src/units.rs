@@ -22,6 +22,10 @@ use crate::pool::{self, Limits, Progress, Task};
 use crate::session::{Access, Session};
 use crate::settings::ConnectionSettings;
 
+/// Columns of tables that are looked up together: a unit may hold 256 tables, each of up to 1,600 columns, and what is
+/// known of so many would take hundreds of megabytes.
+const COLUMNS_AT_ONCE: usize = 8_000;
+
 /// A unit to read, and the rows to speak of: all of them when absent.
 #[derive(Debug, Clone)]
 pub struct UnitWork {
@@ -138,8 +142,18 @@ impl UnitTask<'_> {
         };
         let oids =
             slices.iter().map(|slice| facts(slice).map(|table| table.oid)).collect::<Result<Vec<_>>>()?;
-        let mut live = live_tables(session, &oids).await?;
+        let columns = slices
+            .iter()
+            .map(|slice| facts(slice).map(|table| table.columns.len() + 1))
+            .collect::<Result<Vec<_>>>()?;
+        let (mut live, mut known) = (BTreeMap::new(), 0);
         while let Some(slice) = slices.get(state.slices.len()) {
+            let next = state.slices.len();
+            if next >= known {
+                let rest = columns.get(next..).unwrap_or_default();
+                known = next + batch(rest, COLUMNS_AT_ONCE);
+                live = live_tables(session, oids.get(next..known).unwrap_or_default()).await?;
+            }
             let result = if state.crashes >= 2 {
                 SliceResult { slice: *slice, outcome: crashed_twice(), newer_rows: None }
             } else {
@@ -176,6 +190,15 @@ impl UnitTask<'_> {
         state.visibility = Some(visibility.clone());
         Ok(Some(horizon))
     }
+}
+
+/// How many of the next tables, by their numbers of columns, are looked up together: one at least.
+fn batch(columns: &[usize], most: usize) -> usize {
+    let fitting = columns.iter().scan(0, |sum, columns| {
+        *sum += columns;
+        (*sum <= most).then_some(())
+    });
+    fitting.count().max(1)
 }
 
 fn crashed_twice() -> SliceOutcome {
@@ -274,6 +297,15 @@ mod tests {
     use super::*;
     use crate::catalogue::tables::tables;
     use crate::settings::Security;
+
+    #[test]
+    fn tables_are_looked_up_in_batches_of_so_many_columns_and_at_least_one() {
+        let cases: [(&[usize], usize); 6] =
+            [(&[], 1), (&[5, 5, 5], 2), (&[10, 1], 1), (&[11, 1], 1), (&[1; 30], 10), (&[3], 1)];
+        for (columns, expected) in cases {
+            assert_eq!(batch(columns, 10), expected, "{columns:?}");
+        }
+    }
 
     fn server(directory: &std::path::Path) -> (Running, ConnectionSettings) {
         let cluster =

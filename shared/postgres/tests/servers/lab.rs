@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use dr_core::DrError;
 use dr_core::proof::Digest;
 use dr_core::proof::examination::{CheckOutcome, CheckResult, ExaminationPlan, Narrowing};
 use dr_core::proof::frame::{FramePlan, Heartbeat, SliceOutcome, TableFacts, UnitResult};
@@ -99,8 +100,12 @@ pub(crate) async fn collect(
 }
 
 pub(crate) async fn plan_frame(reader: &ConnectionSettings) -> FramePlan {
+    plan_frame_in(reader, UNIT_BYTES).await
+}
+
+async fn plan_frame_in(reader: &ConnectionSettings, unit_bytes: u64) -> FramePlan {
     let source = Source { reader, writer: None, instance: "db" };
-    frame::plan(&source, "backup-1", UNIT_BYTES).await.unwrap()
+    frame::plan(&source, "backup-1", unit_bytes).await.unwrap()
 }
 
 pub(crate) async fn read_frame(reader: &ConnectionSettings, plan: &FramePlan) -> BTreeMap<u32, UnitResult> {
@@ -114,8 +119,12 @@ pub(crate) async fn read_frame(reader: &ConnectionSettings, plan: &FramePlan) ->
 }
 
 pub(crate) async fn take_frame(server: &Running) -> Framed {
+    take_frame_in(server, UNIT_BYTES).await
+}
+
+pub(crate) async fn take_frame_in(server: &Running, unit_bytes: u64) -> Framed {
     let reader = settings(server, "postgres");
-    let plan = plan_frame(&reader).await;
+    let plan = plan_frame_in(&reader, unit_bytes).await;
     let units = read_frame(&reader, &plan).await;
     let beat = heartbeat::beat(&reader, "backup-1").await.unwrap();
     Framed { plan, units, beat }
@@ -127,8 +136,12 @@ pub(crate) struct Examined {
 }
 
 pub(crate) async fn examine(server: &Running, framed: &Framed) -> Examined {
+    examine_in(server, framed, UNIT_BYTES).await
+}
+
+pub(crate) async fn examine_in(server: &Running, framed: &Framed, unit_bytes: u64) -> Examined {
     let reader = settings(server, "postgres");
-    let wishes = Wishes { foreign_keys: true, unique_constraints: true, unit_bytes: UNIT_BYTES };
+    let wishes = Wishes { foreign_keys: true, unique_constraints: true, unit_bytes };
     let plan = examine::plan(&reader, "proof-1", Some(&framed.plan), wishes).await.unwrap();
     let visibilities =
         framed.units.iter().map(|(id, result)| (*id, result.visibility.clone())).collect::<BTreeMap<_, _>>();
@@ -148,6 +161,12 @@ pub(crate) async fn check(server: &Running, examined: &Examined) -> Vec<CheckRes
     .unwrap();
     assert_eq!(progress.left, 0);
     results.into_inner().unwrap()
+}
+
+/// What making the checks fails with.
+pub(crate) async fn check_error(server: &Running, examined: &Examined) -> DrError {
+    let reader = settings(server, "postgres");
+    checks::run_checks(&reader, examined.plan.checks.clone(), limits(), async |_| Ok(())).await.unwrap_err()
 }
 
 /// What was not sound: the subject's name and what was said.

@@ -6,5 +6,6 @@ mod lab;
 mod catalogue;
 mod content;
 mod damage;
+mod hostile;
 mod trouble;
 mod visibility;
