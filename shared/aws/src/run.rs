@@ -3,20 +3,25 @@
 //! The payload is taken as text and read here: whatever the runtime could not hold (JSON that is nested too deeply, a
 //! number out of range) would otherwise end in an error of its own, under a name that no state machine catches.
 //!
+//! Until the first event nothing is made but logging and metrics: certificates are read and clients are made when there
+//! is something to do with them, so that a cold start is a matter of milliseconds.
+//!
 //! A function whose configuration is bad does not crash while it starts: it answers every invocation with
 //! `Dr.InvalidConfiguration`, so that the state machine records a named error instead of a dead runtime.
 
+use std::cell::Cell;
 use std::error::Error as StdError;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dr_core::ids::Region;
-use dr_core::{DrError, ErrorClass, Result, input};
+use dr_core::{DrError, ErrorClass, ErrorName, Result, input};
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use tokio::sync::OnceCell;
 
 use crate::{metrics, telemetry};
 
@@ -62,7 +67,7 @@ impl Invocation {
     }
 }
 
-/// Runs a function: `start` makes what all invocations share, `handle` answers one.
+/// Runs a function: `start` makes what all invocations share, when the first one arrives; `handle` answers one.
 ///
 /// `operation` names the function in metrics and messages. A payload that does not fit becomes `Dr.InvalidInput`
 /// with its JSON path; an error becomes a Lambda error whose type is the error's name. Each failure is logged once,
@@ -72,7 +77,7 @@ impl Invocation {
 /// Only what keeps the Lambda runtime itself from working.
 pub async fn run<C, Q, A, H>(
     operation: &'static str,
-    start: impl Future<Output = Result<C>>,
+    start: impl Future<Output = Result<C>> + 'static,
     handle: H,
 ) -> std::result::Result<(), lambda_runtime::Error>
 where
@@ -81,25 +86,31 @@ where
     A: Serialize,
     H: AsyncFn(&C, Q, &Invocation) -> Result<A> + 'static,
 {
-    let started = async {
-        let mut vars = crate::environment();
-        telemetry::init(vars.optional("LOG_LEVEL", dr_core::config::text).as_deref());
-        let settings = metrics::Settings::read(&mut vars);
-        metrics::init(&settings);
+    let mut vars = crate::environment();
+    telemetry::init(vars.optional("LOG_LEVEL", dr_core::config::text).as_deref());
+    let settings = metrics::Settings::read(&mut vars);
+    metrics::init(&settings);
+    let settings = vars.finish();
+    let start = Cell::new(Some(async {
         // Both the settings' faults and the function's own count; the function's come first.
         let shared = start.await?;
-        vars.finish()?;
-        Ok(shared)
-    }
-    .await;
-    let shared = Rc::new((started, handle));
+        settings.map(|()| shared)
+    }));
+    let shared = Rc::new((start, OnceCell::new(), handle));
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let shared = Rc::clone(&shared);
         async move {
             let (payload, context) = event.into_parts();
             #[expect(clippy::disallowed_methods, reason = "this is where an invocation's instant comes from")]
             let invocation = Invocation::new(&context, Timestamp::now());
-            let outcome = answer(operation, &shared.0, &shared.1, payload.get(), &invocation).await;
+            let (start, started, handle) = &*shared;
+            let started = started
+                .get_or_init(async || match start.take() {
+                    Some(start) => start.await,
+                    None => Err(DrError::new(ErrorName::Internal, "starting: it was cut off")),
+                })
+                .await;
+            let outcome = answer(operation, started, handle, payload.get(), &invocation).await;
             if let Err(error) = &outcome {
                 metrics::error(operation, error.name());
                 log(operation, error);
@@ -168,7 +179,6 @@ fn causes(error: &DrError) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use dr_core::ErrorName;
     use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]
