@@ -27,6 +27,7 @@ pub fn parse_text<T: DeserializeOwned>(what: &str, json: &str) -> Result<T> {
 /// [`ErrorName::InvalidInput`] with the JSON path of the first fault and what was expected there. The offending
 /// value itself is not repeated where it is a string of the caller's: it could be a secret in the wrong field. Names
 /// of fields are.
+#[expect(clippy::needless_pass_by_value, reason = "an input is used up by reading it")]
 pub fn parse<T: DeserializeOwned>(what: &str, value: Value) -> Result<T> {
     serde_path_to_error::deserialize(&value).map_err(|fault| {
         let path = fault.path().to_string();
