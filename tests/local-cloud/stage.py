@@ -3,6 +3,7 @@ subscription to each alert topic, and source databases. The demo and the end-to-
 """
 
 import concurrent.futures
+import datetime
 import json
 import os
 import subprocess
@@ -79,17 +80,45 @@ class Stage:
     def create_database(self, name: str, **options) -> "Database":
         """An encrypted PostgreSQL instance with a managed master password, available."""
         rds = self.cloud.client("rds")
-        rds.create_db_instance(**{
+        rds.create_db_instance(**without_none({
             "DBInstanceIdentifier": name, "Engine": "postgres", "EngineVersion": "17", "DBName": "app",
             "DBInstanceClass": "db.t4g.medium", "AllocatedStorage": 20, "MasterUsername": MASTER,
             "ManageMasterUserPassword": True, "StorageEncrypted": True, "KmsKeyId": self.keys[self.cloud.region],
             "DBSubnetGroupName": SUBNET_GROUP, "VpcSecurityGroupIds": [SECURITY_GROUP],
-            "BackupRetentionPeriod": 0, **options})
+            "BackupRetentionPeriod": 0, **options}))
 
         def available():
             [instance] = rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"]
             return instance["DBInstanceStatus"] == "available" and instance
         return Database(self, until(f"database {name} available", available))
+
+    def create_cluster(self, name: str, **options) -> "Database":
+        """An encrypted Aurora PostgreSQL cluster with one member, `<name>-1`, or, with `DBClusterInstanceClass`, a
+        Multi-AZ DB cluster; with a managed master password, available."""
+        rds = self.cloud.client("rds")
+        aurora = "DBClusterInstanceClass" not in options
+        engine = "aurora-postgresql" if aurora else "postgres"
+        rds.create_db_cluster(**without_none({
+            "DBClusterIdentifier": name, "Engine": engine, "EngineVersion": "17", "DatabaseName": "app",
+            "MasterUsername": MASTER, "ManageMasterUserPassword": True, "StorageEncrypted": True,
+            "KmsKeyId": self.keys[self.cloud.region], "DBSubnetGroupName": SUBNET_GROUP,
+            "VpcSecurityGroupIds": [SECURITY_GROUP], **options}))
+
+        def available():
+            [cluster] = rds.describe_db_clusters(DBClusterIdentifier=name)["DBClusters"]
+            members = [rds.describe_db_instances(DBInstanceIdentifier=member["DBInstanceIdentifier"])["DBInstances"][0]
+                       for member in cluster["DBClusterMembers"]]
+            ready = all(member["DBInstanceStatus"] == "available" for member in members)
+            return cluster["Status"] == "available" and ready and cluster
+        cluster = until(f"cluster {name} available", available)
+        if aurora:
+            rds.create_db_instance(DBInstanceIdentifier=f"{name}-1", DBClusterIdentifier=name, Engine=engine,
+                                   DBInstanceClass="db.r6g.large")
+            cluster = until(f"cluster {name} available", available)
+        return Database(self, {
+            "DBInstanceIdentifier": name, "DBInstanceArn": cluster["DBClusterArn"], "DBName": cluster["DatabaseName"],
+            "Endpoint": {"Address": cluster["Endpoint"], "Port": cluster["Port"]},
+            "MasterUserSecret": cluster["MasterUserSecret"]})
 
     # Executions
 
@@ -145,6 +174,11 @@ class Stage:
         body = json.loads(done["Payload"].read())
         return (None, body) if done.get("FunctionError") else (body, None)
 
+    @staticmethod
+    def now() -> str:
+        """The time as the functions take it."""
+        return datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
+
     def alerts(self, topic: str) -> list[dict]:
         """Takes what arrived on a topic since the last look: subject and message."""
         sqs, taken = self.cloud.client("sqs"), []
@@ -165,12 +199,15 @@ class Stage:
     # What is left behind
 
     def leftovers(self) -> list[str]:
-        """Temporary instances, their secrets and locks: nothing of this may outlive an operation."""
+        """Temporary instances and clusters, their secrets and locks: nothing of this may outlive an operation."""
         found = []
         for region in (self.cloud.region, *TARGET_REGIONS):
             for instance in self.cloud.client("rds", region).describe_db_instances()["DBInstances"]:
                 if instance["DBInstanceIdentifier"].startswith("lifeboat-tmp-"):
                     found.append(f"{region}: instance {instance['DBInstanceIdentifier']}")
+            for cluster in self.cloud.client("rds", region).describe_db_clusters()["DBClusters"]:
+                if cluster["DBClusterIdentifier"].startswith("lifeboat-tmp-"):
+                    found.append(f"{region}: cluster {cluster['DBClusterIdentifier']}")
         for secret in self.cloud.client("secretsmanager").list_secrets()["SecretList"]:
             if secret["Name"].startswith("lifeboat/tmp/") and "DeletedDate" not in secret:
                 found.append(f"secret {secret['Name']}")
@@ -218,6 +255,11 @@ class Database:
     def tool(self, name: str, *arguments: str) -> list[str]:
         """The command line of one of PostgreSQL's tools."""
         return [str(self.tools / name), *arguments]
+
+
+def without_none(parameters: dict) -> dict:
+    """Parameters without those that an option took back."""
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def plain(value: dict):

@@ -9,7 +9,7 @@ use dr_aws::clients::Clients;
 use dr_aws::metrics;
 use dr_aws::rds::{Rds, SnapshotStart};
 use dr_core::ids::{DatabaseId, OperationId, SnapshotId};
-use dr_core::observed::{DatabaseFacts, SnapshotFacts};
+use dr_core::observed::{DatabaseFacts, DatabaseKind, SnapshotFacts};
 use dr_core::request::Selector;
 use dr_core::snapshot::{self, Creation, Progress, SnapshotOrder, Verdict};
 use dr_core::{DrError, ErrorClass, ErrorName, Result};
@@ -39,6 +39,9 @@ pub struct Describe {
     /// The database; this or `selector`.
     #[serde(default)]
     pub database: Option<DatabaseId>,
+    /// Whether that is an instance or a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// Finds the database; this or `database`.
     #[serde(default)]
     pub selector: Option<Selector>,
@@ -52,6 +55,9 @@ pub struct Create {
     pub operation_id: OperationId,
     /// The database.
     pub database: DatabaseId,
+    /// Whether that is an instance or a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// The snapshot's name.
     pub snapshot_id: SnapshotId,
     /// The user's tags.
@@ -70,6 +76,9 @@ pub struct Check {
     pub operation_id: OperationId,
     /// The database.
     pub database: DatabaseId,
+    /// Whether that is an instance or a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// The snapshot's name.
     pub snapshot_id: SnapshotId,
     /// When the snapshot was asked for.
@@ -82,6 +91,9 @@ pub struct Check {
 pub struct Label {
     /// The operation.
     pub operation_id: OperationId,
+    /// Whether the snapshot is of an instance or of a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// The snapshot's name.
     pub snapshot_id: SnapshotId,
     /// The verdict.
@@ -109,6 +121,8 @@ pub enum Answer {
 pub struct Described {
     /// Its identifier.
     pub database: DatabaseId,
+    /// Whether it is an instance or a cluster.
+    pub database_kind: DatabaseKind,
     /// Its ARN.
     pub arn: String,
     /// Its engine.
@@ -131,7 +145,7 @@ pub struct Described {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
-    /// Instance class.
+    /// Instance class; of an Aurora cluster its writer's.
     pub instance_class: String,
     /// Subnet group.
     pub subnet_group: Option<String>,
@@ -161,6 +175,7 @@ impl From<DatabaseFacts> for Described {
     fn from(facts: DatabaseFacts) -> Self {
         Self {
             database: facts.id,
+            database_kind: facts.kind,
             arn: facts.arn,
             engine: facts.engine,
             engine_version: facts.engine_version,
@@ -263,7 +278,7 @@ pub async fn handle(clients: &Clients, request: Request, now: Timestamp) -> Resu
 
 async fn describe(rds: &Rds, ask: Describe) -> Result<DatabaseFacts> {
     let facts = match (ask.database, ask.selector) {
-        (Some(id), None) => rds.describe_database(&id).await.found_or_else(|| {
+        (Some(id), None) => rds.find_database(&id, ask.database_kind).await.found_or_else(|| {
             DrError::new(ErrorName::DatabaseMissing, format!("reading database `{id}` in {}", rds.region()))
         })?,
         (None, Some(selector)) => {
@@ -276,6 +291,16 @@ async fn describe(rds: &Rds, ask: Describe) -> Result<DatabaseFacts> {
         }
     };
     snapshot::check_source(&facts)?;
+    with_writers_class(rds, facts).await
+}
+
+/// The facts, with the writer's class where a cluster has none itself.
+async fn with_writers_class(rds: &Rds, mut facts: DatabaseFacts) -> Result<DatabaseFacts> {
+    if let Some(writer) = facts.writer().filter(|_| facts.instance_class.is_empty())
+        && let Some(writer) = rds.describe_database(writer).await.into_option()?
+    {
+        facts.instance_class = writer.instance_class;
+    }
     Ok(facts)
 }
 
@@ -289,13 +314,17 @@ async fn create(rds: &Rds, ask: Create) -> Result<SnapshotAnswer> {
     };
     // A second round is for a name that was taken between the look and the call, by a twin of this call.
     for _ in 0..2 {
-        let (existing, source) =
-            tokio::join!(rds.describe_snapshot(&order.id), rds.describe_database(&order.database));
-        let tags = match snapshot::decide_creation(&order, existing, source)? {
+        let source = rds.find_database(&order.database, ask.database_kind);
+        let (existing, source) = tokio::join!(rds.find_snapshot(&order.id, ask.database_kind), source);
+        let (kind, tags) = match snapshot::decide_creation(&order, existing, source)? {
             Creation::Adopt(facts) => return Ok(begun(*facts)),
-            Creation::Create(tags) => tags,
+            Creation::Create { kind, tags } => (kind, tags),
         };
-        if let SnapshotStart::Started(facts) = rds.create_snapshot(&order.database, &order.id, &tags).await? {
+        let started = match kind {
+            DatabaseKind::Instance => rds.create_snapshot(&order.database, &order.id, &tags).await?,
+            DatabaseKind::Cluster => rds.create_cluster_snapshot(&order.database, &order.id, &tags).await?,
+        };
+        if let SnapshotStart::Started(facts) = started {
             return Ok(begun(*facts));
         }
     }
@@ -316,7 +345,7 @@ fn begun(facts: SnapshotFacts) -> SnapshotAnswer {
 }
 
 async fn check(rds: &Rds, ask: Check, now: Timestamp) -> Result<SnapshotAnswer> {
-    let seen = rds.describe_snapshot(&ask.snapshot_id).await;
+    let seen = rds.find_snapshot(&ask.snapshot_id, ask.database_kind).await;
     match snapshot::decide_progress(&ask.operation_id, &ask.snapshot_id, seen, ask.started_at, now)? {
         Progress::Done(facts) => {
             metrics::regional_value(metrics::BACKUP_SIZE_GB, &facts.region, f64::from(facts.size_gb));
@@ -346,7 +375,7 @@ fn done(facts: SnapshotFacts) -> SnapshotAnswer {
 }
 
 async fn label(rds: &Rds, ask: Label) -> Result<Labelled> {
-    let seen = rds.describe_snapshot(&ask.snapshot_id).await;
+    let seen = rds.find_snapshot(&ask.snapshot_id, ask.database_kind).await;
     let labelling =
         snapshot::decide_label(&ask.operation_id, &ask.snapshot_id, seen, ask.proof, ask.report.as_deref())?;
     rds.tag(&labelling.arn, &labelling.tags).await?;

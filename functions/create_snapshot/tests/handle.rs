@@ -220,3 +220,113 @@ fn payloads_are_strict() {
         assert!(serde_json::from_value::<Request>(payload.clone()).is_err(), "{payload}");
     }
 }
+
+/// A cluster `shop` with two members.
+fn cluster_world() -> World {
+    let world = world("available");
+    let mut shop = Resource::new(&[
+        ("DBClusterIdentifier", "shop"),
+        ("DBClusterArn", "arn:aws:rds:us-east-1:000000000000:cluster:shop"),
+        ("Status", "available"),
+        ("Engine", "aurora-postgresql"),
+        ("EngineVersion", "16.4"),
+        ("AllocatedStorage", "1"),
+        ("MasterUsername", "master"),
+        ("Endpoint", "shop.cluster-x.rds.amazonaws.com"),
+        ("Port", "5432"),
+    ]);
+    shop.tags.insert("dr".to_owned(), "aurora".to_owned());
+    shop.raw.push_str(
+        "<DBClusterMembers><DBClusterMember><DBInstanceIdentifier>shop-2</DBInstanceIdentifier>\
+        <IsClusterWriter>false</IsClusterWriter></DBClusterMember><DBClusterMember>\
+        <DBInstanceIdentifier>shop-1</DBInstanceIdentifier><IsClusterWriter>true</IsClusterWriter>\
+        </DBClusterMember></DBClusterMembers>",
+    );
+    let mut state = world.state();
+    state.clusters.insert(home("shop"), shop);
+    for (name, class) in [("shop-1", "db.r7g.large"), ("shop-2", "db.r7g.medium")] {
+        let mut member = Resource::new(&[
+            ("DBInstanceIdentifier", name),
+            ("DBInstanceArn", "arn:aws:rds:us-east-1:000000000000:db:member"),
+            ("DBInstanceStatus", "available"),
+            ("DBInstanceClass", class),
+            ("DBClusterIdentifier", "shop"),
+            ("Engine", "aurora-postgresql"),
+        ]);
+        member.tags.insert("dr".to_owned(), "aurora".to_owned());
+        state.databases.insert(home(name), member);
+    }
+    drop(state);
+    world
+}
+
+#[tokio::test]
+async fn a_cluster_is_found_by_its_name_and_by_a_tag_that_its_members_carry_too() {
+    let wire = cluster_world().wire();
+    for (database, kind, selector) in [
+        (json!("shop"), Value::Null, Value::Null),
+        (json!("shop"), json!("cluster"), Value::Null),
+        (Value::Null, Value::Null, json!({"tag": {"key": "dr", "value": "aurora"}})),
+    ] {
+        let answer = call(
+            &wire,
+            json!({"describe": {"operationId": OPERATION, "database": database, "databaseKind": kind,
+                "selector": selector}}),
+        );
+        let answer = answer.await.unwrap();
+        assert_eq!((&answer["database"], &answer["databaseKind"]), (&json!("shop"), &json!("cluster")));
+        assert_eq!(answer["settings"]["instanceClass"], "db.r7g.large", "the writer's");
+        assert_eq!(answer["settings"]["port"], 5432);
+    }
+}
+
+#[tokio::test]
+async fn members_and_names_of_two_things_are_refused_with_what_to_do() {
+    let describe = |database: &str, kind: Value| {
+        json!({"describe": {"operationId": OPERATION,
+        "database": database, "databaseKind": kind, "selector": null}})
+    };
+    let world = cluster_world();
+    let twin = world.state().clusters[&home("shop")].clone();
+    world.state().clusters.insert(home("orders"), {
+        let mut twin = twin;
+        twin.set("DBClusterIdentifier", "orders");
+        twin
+    });
+    let wire = world.wire();
+    let refused = call(&wire, describe("shop-1", Value::Null)).await.unwrap_err().0;
+    assert_eq!(refused, ErrorName::InvalidInput);
+    let both = call(&wire, describe("orders", Value::Null)).await.unwrap_err().0;
+    assert_eq!(both, ErrorName::DatabaseAmbiguous);
+    for kind in ["instance", "cluster"] {
+        assert_eq!(call(&wire, describe("orders", json!(kind))).await.unwrap()["databaseKind"], kind);
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_snapshot_is_created_once_watched_and_labelled() {
+    let world = cluster_world();
+    let wire = world.wire();
+    let create = json!({"create": {"operationId": OPERATION, "database": "shop", "databaseKind": "cluster",
+        "snapshotId": "shop-1", "tags": {}, "expiresAt": null}});
+    for _ in 0..2 {
+        let answer = call(&wire, create.clone()).await.unwrap();
+        assert_eq!(answer["snapshotArn"], "arn:aws:rds:us-east-1:000000000000:cluster-snapshot:shop-1");
+        world.state().clusters.get_mut(&home("shop")).unwrap().set("Status", "backing-up");
+    }
+    assert_eq!(wire.sent_of("CreateDBClusterSnapshot").len(), 1);
+    let mut state = world.state();
+    let snapshot = state.cluster_snapshots.get_mut(&home("shop-1")).unwrap();
+    snapshot.set("Status", "available");
+    snapshot.set("SnapshotCreateTime", "2026-01-02T03:05:00Z");
+    drop(state);
+    let check = json!({"check": {"operationId": OPERATION, "database": "shop", "databaseKind": "cluster",
+        "snapshotId": "shop-1", "startedAt": "2026-01-02T03:00:00Z"}});
+    let done = call(&wire, check).await.unwrap();
+    assert_eq!(done["originalSnapshotCreateTime"], "2026-01-02T03:05:00Z");
+    let label = json!({"label": {"operationId": OPERATION, "databaseKind": "cluster", "snapshotId": "shop-1",
+        "proof": "proven", "report": "operations/x/report.json"}});
+    call(&wire, label).await.unwrap();
+    assert_eq!(world.state().cluster_snapshots[&home("shop-1")].tags["lifeboat:proof"], "proven");
+    assert!(wire.sent_of("CreateDBSnapshot").is_empty());
+}

@@ -10,7 +10,7 @@ use dr_aws::metrics;
 use dr_aws::rds::CopyStart;
 use dr_core::config::{self, Vars};
 use dr_core::ids::{DatabaseId, KmsKeyId, OperationId, Region, SnapshotId};
-use dr_core::observed::SnapshotArn;
+use dr_core::observed::{DatabaseKind, SnapshotArn};
 use dr_core::replication::{self, Arrived, CopyOrder, CopyRequest, CopyStep};
 use dr_core::{ErrorClass, Result};
 use jiff::Timestamp;
@@ -100,19 +100,19 @@ pub struct Replicator {
 }
 
 impl Replicator {
-    /// Answers one request.
+    /// Answers one request. `account` is the one that the function runs in.
     ///
     /// # Errors
     /// Those of [`dr_core::replication`], and those of the calls to KMS and RDS.
-    pub async fn handle(&self, request: Request, now: Timestamp) -> Result<Answer> {
+    pub async fn handle(&self, request: Request, account: Option<&str>, now: Timestamp) -> Result<Answer> {
         let Request::Copy(ask) = request;
         let seconds = now.duration_since(ask.started_at).as_secs_f64();
-        let outcome = self.copy(ask, now).await;
+        let outcome = self.copy(ask, account, now).await;
         count(&outcome, seconds, now);
         outcome
     }
 
-    async fn copy(&self, ask: Copy, now: Timestamp) -> Result<Answer> {
+    async fn copy(&self, ask: Copy, account: Option<&str>, now: Timestamp) -> Result<Answer> {
         let key = replication::key_for(&ask.region, ask.kms_key_id, &self.config.keys);
         let order = CopyOrder {
             operation: ask.operation_id,
@@ -132,16 +132,16 @@ impl Replicator {
             expires_at: ask.expires_at,
             started_at: ask.started_at,
         };
-        replication::check_order(&order, &ask.snapshot_id, &self.config.regions)?;
+        replication::check_order(&order, &ask.snapshot_id, &self.config.regions, account)?;
 
         let there = self.clients.rds(&order.region);
         let here = self.clients.rds(order.source.region());
         let kms = self.clients.kms(&order.region);
-        let copy_id = order.copy_id();
+        let (copy_id, kind) = (order.copy_id(), order.source.kind());
         let (key, source, copy) = tokio::join!(
             kms.describe_key(&order.key),
-            here.describe_snapshot(order.source.id()),
-            there.describe_snapshot(&copy_id),
+            here.find_snapshot(order.source.id(), Some(kind)),
+            there.find_snapshot(&copy_id, Some(kind)),
         );
         let key_arn = replication::check_key(&order, key)?;
         let step = match replication::decide(&order, &key_arn, source, copy, now)? {
@@ -154,7 +154,10 @@ impl Replicator {
                     here.tag(&source_arn, &mark).await?;
                 }
                 // Not now, or gone already: the next call looks again either way.
-                there.delete_snapshot(&delete).await?;
+                match kind {
+                    DatabaseKind::Instance => there.delete_snapshot(&delete).await?,
+                    DatabaseKind::Cluster => there.delete_cluster_snapshot(&delete).await?,
+                };
                 Ok(pending(order.region, 0, check_again_in_seconds))
             }
             CopyStep::Wait { percent, check_again_in_seconds } => {

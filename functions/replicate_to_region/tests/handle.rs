@@ -59,7 +59,9 @@ async fn call(wire: &Wire, payload: Value) -> Result<Value, ErrorName> {
     let replicator = Replicator { clients: wire.clients().unwrap(), config: config.unwrap() };
     let request: Request = serde_json::from_value(payload).expect("the payload is one of the contract");
     let now = "2026-01-02T04:10:00Z".parse().unwrap();
-    let answer = Box::pin(replicator.handle(request, now)).await.map_err(|error| error.name())?;
+    let answer = Box::pin(replicator.handle(request, Some("000000000000"), now))
+        .await
+        .map_err(|error| error.name())?;
     Ok(serde_json::to_value(answer).unwrap())
 }
 
@@ -229,4 +231,91 @@ async fn a_missing_source_and_an_unreachable_region_are_told_apart() {
     let unreachable = world();
     unreachable.state().fail("DescribeDBSnapshots", Reply::Late);
     assert_eq!(call(&unreachable.wire(), payload()).await.unwrap_err(), ErrorName::AwsUnreachable);
+}
+
+const CLUSTER: &str = "arn:aws:rds:us-east-1:000000000000:cluster-snapshot:shop-1";
+
+fn cluster_world(encrypted: &str) -> World {
+    let world = world();
+    let mut source = Resource::new(&[
+        ("DBClusterSnapshotIdentifier", "shop-1"),
+        ("DBClusterSnapshotArn", CLUSTER),
+        ("DBClusterIdentifier", "shop"),
+        ("Status", "available"),
+        ("SnapshotType", "manual"),
+        ("Engine", "aurora-postgresql"),
+        ("EngineVersion", "16.4"),
+        ("AllocatedStorage", "0"),
+        ("StorageEncrypted", encrypted),
+        ("SnapshotCreateTime", "2026-01-02T03:00:00Z"),
+    ]);
+    source.tags.insert("lifeboat:proof".to_owned(), "proven".to_owned());
+    world.state().cluster_snapshots.insert(("us-east-1".to_owned(), "shop-1".to_owned()), source);
+    world
+}
+
+fn cluster_payload() -> Value {
+    let mut payload = with("snapshotArn", json!(CLUSTER));
+    payload["copy"]["snapshotId"] = json!("shop-1");
+    payload
+}
+
+#[tokio::test]
+async fn a_cluster_snapshot_is_copied_by_its_own_calls_and_keeps_its_age() {
+    let world = cluster_world("true");
+    let wire = world.wire();
+    for _ in 0..2 {
+        assert_eq!(call(&wire, cluster_payload()).await.unwrap()["status"], "pending");
+    }
+    let sent = wire.sent_of("CopyDBClusterSnapshot");
+    assert_eq!((sent.len(), sent[0].region()), (1, "us-west-2"));
+    assert_eq!(sent[0].parameter("KmsKeyId"), KEY);
+    assert_eq!(sent[0].tags()["lifeboat:taken-at"], "2026-01-02T03:00:00Z");
+    let place = ("us-west-2".to_owned(), "shop-1".to_owned());
+    world.state().cluster_snapshots.get_mut(&place).unwrap().set("Status", "available");
+    let done = call(&wire, cluster_payload()).await.unwrap();
+    assert_eq!((&done["status"], &done["encrypted"]), (&json!("done"), &json!(true)));
+    assert_eq!(done["originalSnapshotCreateTime"], "2026-01-02T03:00:00Z");
+    assert!(wire.sent_of("DescribeDBSnapshots").is_empty(), "the ARN says what it is of");
+}
+
+#[tokio::test]
+async fn five_copies_under_way_are_waited_for() {
+    let world = cluster_world("true");
+    let full = "Cannot copy more than 5 snapshots across regions";
+    world.state().fail("CopyDBClusterSnapshot", Reply::query_error(400, "SnapshotQuotaExceeded", full));
+    let wire = world.wire();
+    let answer = call(&wire, cluster_payload()).await.unwrap();
+    assert_eq!(answer["status"], "pending");
+    call(&wire, cluster_payload()).await.unwrap();
+    assert_eq!(wire.sent_of("CopyDBClusterSnapshot").len(), 2);
+}
+
+#[tokio::test]
+async fn a_cluster_copy_that_failed_is_deleted_and_tried_once_more() {
+    let world = cluster_world("true");
+    let wire = world.wire();
+    call(&wire, cluster_payload()).await.unwrap();
+    let place = ("us-west-2".to_owned(), "shop-1".to_owned());
+    world.state().cluster_snapshots.get_mut(&place).unwrap().set("Status", "failed");
+    assert_eq!(call(&wire, cluster_payload()).await.unwrap()["status"], "pending");
+    assert_eq!(wire.sent_of("AddTagsToResource")[0].parameter("ResourceName"), CLUSTER);
+    assert_eq!(
+        (wire.sent_of("DeleteDBClusterSnapshot").len(), wire.sent_of("DeleteDBSnapshot").len()),
+        (1, 0)
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_copied_is_refused_before_it_is_asked_for() {
+    let wire = cluster_world("false").wire();
+    assert_eq!(call(&wire, cluster_payload()).await.unwrap_err(), ErrorName::SnapshotUnencrypted);
+    let mut foreign = payload();
+    foreign["copy"]["snapshotArn"] = json!(SOURCE.replace("000000000000", "111111111111"));
+    assert_eq!(call(&wire, foreign).await.unwrap_err(), ErrorName::SnapshotForeign);
+    let managed = world();
+    managed.state().snapshots.get_mut(&place("us-east-1")).unwrap().set("SnapshotType", "awsbackup");
+    let wire = managed.wire();
+    assert_eq!(call(&wire, payload()).await.unwrap_err(), ErrorName::SnapshotForeign);
+    assert!(wire.sent_of("CopyDBSnapshot").is_empty() && wire.sent_of("CopyDBClusterSnapshot").is_empty());
 }

@@ -1,8 +1,9 @@
-//! Restores a snapshot into a temporary instance, gives it a fresh password, and disposes of it.
+//! Restores a snapshot into a temporary instance, or for Aurora a cluster with one instance in it, gives it a fresh
+//! password, and disposes of it.
 //!
 //! The secret with the password is written down before the instance is asked for, and deleted after it is gone: a
-//! crash at any point leaves something that `dispose` finds by the operation's id. Instances that carry no lease of
-//! the operation are never used and never deleted.
+//! crash at any point leaves something that `dispose` finds by the operation's id. Instances and clusters that carry no
+//! lease of the operation are never used and never deleted.
 
 use dr_aws::clients::Clients;
 use dr_aws::metrics;
@@ -10,9 +11,9 @@ use dr_aws::rds::{Deletion, Rds, RestoreStart};
 use dr_aws::secrets::{Credentials, SecretStart, Secrets, fresh_password};
 use dr_core::config::{self, Vars};
 use dr_core::ids::{DatabaseId, OperationId, SnapshotId};
-use dr_core::observed::{Endpoint, Observed, Tags};
+use dr_core::observed::{DatabaseFacts, DatabaseKind, Endpoint, Observed, Tags};
 use dr_core::plan::TemporaryTarget;
-use dr_core::restore::{self, CheckStep, DisposeStep, RestoreRequest, RestoreSettings, StartStep};
+use dr_core::restore::{self, CheckStep, DisposeStep, RestoreSettings, Seen, Source, StartStep};
 use dr_core::{DrError, ErrorClass, ErrorName, Leftovers, Result};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,9 @@ pub struct Start {
     /// The database whose settings are taken; the one that the snapshot names when absent.
     #[serde(default)]
     pub database: Option<DatabaseId>,
+    /// Whether the snapshot is of an instance or of a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// The names to use.
     pub target: TemporaryTarget,
 }
@@ -120,7 +124,7 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
-    /// Status of the instance.
+    /// Status of the instance, or of its cluster.
     pub instance_status: String,
 }
 
@@ -182,15 +186,20 @@ impl Restorer {
 
     async fn start(&self, rds: &Rds, secrets: &Secrets, ask: Start, now: Timestamp) -> Result<Answer> {
         let (snapshot, existing) = tokio::join!(
-            rds.describe_snapshot(&ask.snapshot_id),
-            rds.describe_database(&ask.target.instance_id)
+            rds.find_snapshot(&ask.snapshot_id, ask.database_kind),
+            look(rds, &ask.target.instance_id)
         );
-        let of_snapshot = match &snapshot {
-            Observed::Found(facts) => DatabaseId::parse(facts.database.clone()).ok(),
+        let database = match &snapshot {
+            Observed::Found(facts) => {
+                match ask.database.clone().or(DatabaseId::parse(facts.database.clone()).ok()) {
+                    Some(id) => rds.find_database(&id, Some(facts.database_kind)).await.into_option()?,
+                    None => None,
+                }
+            }
             _ => None,
         };
-        let source = match ask.database.or(of_snapshot) {
-            Some(id) => rds.describe_database(&id).await.into_option()?,
+        let writer = match database.as_ref().and_then(DatabaseFacts::writer) {
+            Some(id) => rds.describe_database(id).await.into_option()?,
             None => None,
         };
         let step = restore::decide_start(
@@ -198,7 +207,7 @@ impl Restorer {
             &ask.target,
             &self.config.settings,
             (&ask.snapshot_id, snapshot),
-            source.as_ref(),
+            Source { database: database.as_ref(), writer: writer.as_ref() },
             existing,
             now,
         )?;
@@ -209,23 +218,20 @@ impl Restorer {
             }
             StartStep::Restore { username, lease, request } => {
                 write_down(secrets, &ask.operation_id, &ask.target, username, &lease).await?;
-                restore_once(rds, &ask.operation_id, &request).await.map_err(|error| {
-                    // The secret is there already; `dispose` deletes it.
-                    match error.leftovers() {
-                        Leftovers::Clear => {
-                            let secret = ask.target.secret_id.clone();
-                            error.with_leftovers(Leftovers::Remaining(vec![secret]))
-                        }
-                        _ => error,
-                    }
-                })?;
-                Ok(pending("creating", 5))
+                let started = rds.restore(&request).await;
+                begun(rds, &ask, DatabaseKind::Instance, started).await
+            }
+            StartStep::RestoreCluster { username, lease, request } => {
+                write_down(secrets, &ask.operation_id, &ask.target, username, &lease).await?;
+                let started = rds.restore_cluster(&request).await;
+                begun(rds, &ask, DatabaseKind::Cluster, started).await
             }
         }
     }
 
     async fn check(&self, rds: &Rds, secrets: &Secrets, ask: Check, now: Timestamp) -> Result<Answer> {
-        let seen = rds.describe_database(&ask.target.instance_id).await;
+        let id = &ask.target.instance_id;
+        let seen = look(rds, id).await;
         let timeout = self.config.settings.timeout;
         match restore::decide_check(&ask.operation_id, &ask.target, seen, ask.started_at, timeout, now)? {
             CheckStep::Wait { status, check_again_in_seconds } => {
@@ -236,7 +242,18 @@ impl Restorer {
                 endpoint,
                 time_to_available_seconds,
             })),
-            CheckStep::SetPassword { arn, remember } => {
+            CheckStep::CreateMember(request) => match rds.create_member(&request).await {
+                Ok(started) => {
+                    settled(rds, &ask.operation_id, id, DatabaseKind::Instance, started).await?;
+                    Ok(pending("creating", 5))
+                }
+                // The cluster left `available` between the look and the call.
+                Err(error) if error.name() == ErrorName::DatabaseUnavailable => {
+                    Ok(pending("cluster not available", 10))
+                }
+                Err(error) => Err(error),
+            },
+            CheckStep::SetPassword { kind, arn, remember } => {
                 let content =
                     own_secret(secrets, &ask.operation_id, &ask.target).await?.ok_or_else(|| {
                         DrError::new(
@@ -248,7 +265,11 @@ impl Restorer {
                         )
                         .with_leftovers(Leftovers::Remaining(vec![arn.clone()]))
                     })?;
-                match rds.set_master_password(&ask.target.instance_id, &content.password).await {
+                let set = match kind {
+                    DatabaseKind::Instance => rds.set_master_password(id, &content.password).await,
+                    DatabaseKind::Cluster => rds.set_cluster_password(id, &content.password).await,
+                };
+                match set {
                     Ok(()) => {
                         rds.tag(&arn, &remember).await?;
                         Ok(pending("resetting-master-credentials", 5))
@@ -262,6 +283,20 @@ impl Restorer {
             }
         }
     }
+}
+
+/// What came of asking for the restore. The secret is there already in any case; `dispose` deletes it.
+async fn begun(rds: &Rds, ask: &Start, kind: DatabaseKind, started: Result<RestoreStart>) -> Result<Answer> {
+    let outcome = match started {
+        Ok(started) => settled(rds, &ask.operation_id, &ask.target.instance_id, kind, started).await,
+        Err(error) => Err(error),
+    };
+    outcome.map(|()| pending("creating", 5)).map_err(|error| match error.leftovers() {
+        Leftovers::Clear => {
+            error.with_leftovers(Leftovers::Remaining(vec![ask.target.secret_id.clone()]))
+        }
+        _ => error,
+    })
 }
 
 /// Writes the secret down, before the instance exists.
@@ -301,27 +336,50 @@ async fn own_secret(
         .with_remedy("Find out who made that secret; Lifeboat neither uses nor deletes it."))
 }
 
-async fn restore_once(rds: &Rds, operation: &OperationId, request: &RestoreRequest) -> Result<()> {
-    match rds.restore(request).await? {
+/// What there is under a temporary restore's name.
+async fn look(rds: &Rds, id: &DatabaseId) -> Seen {
+    let (instance, cluster) = tokio::join!(rds.describe_database(id), rds.describe_cluster(id));
+    Seen { instance, cluster }
+}
+
+/// After asking for something: it was begun, or its name is taken, by an answer that was lost, a twin of this call, or
+/// somebody else: look whose it is.
+async fn settled(
+    rds: &Rds,
+    operation: &OperationId,
+    id: &DatabaseId,
+    kind: DatabaseKind,
+    started: RestoreStart,
+) -> Result<()> {
+    match started {
         RestoreStart::Started => Ok(()),
-        // An answer that was lost, or a twin of this call: look whose it is.
-        RestoreStart::NameTaken => {
-            restore::adopt(operation, &request.id, rds.describe_database(&request.id).await)
-        }
+        RestoreStart::NameTaken => restore::adopt(operation, id, rds.find_database(id, Some(kind)).await),
     }
 }
 
 async fn dispose(rds: &Rds, secrets: &Secrets, ask: Dispose, now: Timestamp) -> Result<Answer> {
     let id = &ask.target.instance_id;
-    let seen = rds.describe_database(id).await;
-    match restore::decide_disposal(&ask.operation_id, &ask.target, seen, now)? {
+    let seen = look(rds, id).await;
+    let cluster_follows = match restore::decide_disposal(&ask.operation_id, &ask.target, seen, now)? {
         DisposeStep::Wait => return Ok(pending("deleting", 10)),
-        DisposeStep::DeleteInstance => match rds.delete_database(id).await? {
-            Deletion::Started => return Ok(pending("deleting", 10)),
-            Deletion::NotNow => return Ok(pending("not deletable yet", 15)),
-            Deletion::Gone => {}
+        DisposeStep::DeleteInstance { member } => {
+            let deletion =
+                if member { rds.delete_member(id).await? } else { rds.delete_database(id).await? };
+            match deletion {
+                Deletion::Started => return Ok(pending("deleting", 10)),
+                Deletion::NotNow => return Ok(pending("not deletable yet", 15)),
+                Deletion::Gone => member,
+            }
+        }
+        DisposeStep::DeleteCluster => match rds.delete_cluster(id).await? {
+            Deletion::Started => return Ok(pending("cluster deleting", 10)),
+            Deletion::NotNow => return Ok(pending("cluster not deletable yet", 15)),
+            Deletion::Gone => false,
         },
-        DisposeStep::DeleteSecret => {}
+        DisposeStep::DeleteSecret => false,
+    };
+    if cluster_follows {
+        return Ok(pending("deleting", 5));
     }
     if own_secret(secrets, &ask.operation_id, &ask.target).await?.is_some() {
         secrets.delete(&ask.target.secret_id).await?;

@@ -292,6 +292,196 @@ async fn troubles_have_their_names() {
     assert_eq!(call(&gone.wire(), start()).await.unwrap_err().0, ErrorName::SnapshotMissing);
 }
 
+/// A snapshot `shop-1` of the Aurora cluster `shop`, whose writer is `writer`.
+fn aurora_world() -> World {
+    let world = world();
+    let snapshot = Resource::new(&[
+        ("DBClusterSnapshotIdentifier", "shop-1"),
+        ("DBClusterSnapshotArn", "arn:aws:rds:us-east-1:000000000000:cluster-snapshot:shop-1"),
+        ("DBClusterIdentifier", "shop"),
+        ("Status", "available"),
+        ("SnapshotType", "manual"),
+        ("Engine", "aurora-postgresql"),
+        ("EngineVersion", "16.4"),
+        ("MasterUsername", "master"),
+        ("Port", "0"),
+    ]);
+    let mut shop = Resource::new(&[
+        ("DBClusterIdentifier", "shop"),
+        ("DBClusterArn", "arn:aws:rds:us-east-1:000000000000:cluster:shop"),
+        ("Status", "available"),
+        ("Engine", "aurora-postgresql"),
+        ("EngineVersion", "16.4"),
+        ("DBClusterParameterGroup", "shop-16"),
+    ]);
+    shop.raw.push_str(
+        "<DBClusterMembers><DBClusterMember><DBInstanceIdentifier>writer</DBInstanceIdentifier>\
+        <IsClusterWriter>true</IsClusterWriter></DBClusterMember></DBClusterMembers>\
+        <ServerlessV2ScalingConfiguration><MinCapacity>1.5</MinCapacity><MaxCapacity>8</MaxCapacity>\
+        </ServerlessV2ScalingConfiguration>",
+    );
+    let writer = Resource::new(&[
+        ("DBInstanceIdentifier", "writer"),
+        ("DBInstanceArn", "arn:aws:rds:us-east-1:000000000000:db:writer"),
+        ("DBInstanceStatus", "available"),
+        ("DBInstanceClass", "db.serverless"),
+        ("DBClusterIdentifier", "shop"),
+    ]);
+    let mut state = world.state();
+    state.cluster_snapshots.insert(home("shop-1"), snapshot);
+    state.clusters.insert(home("shop"), shop);
+    state.databases.insert(home("writer"), writer);
+    drop(state);
+    world
+}
+
+fn start_aurora(kind: Value) -> Value {
+    json!({"start": {"operationId": OPERATION, "snapshotId": "shop-1", "database": null, "databaseKind": kind,
+        "target": {"instanceId": INSTANCE, "secretId": SECRET}}})
+}
+
+fn set_cluster(world: &World, member: &str, value: &str) {
+    world.state().clusters.get_mut(&home(INSTANCE)).unwrap().set(member, value);
+}
+
+fn settle_cluster(world: &World) {
+    world.state().clusters.get_mut(&home(INSTANCE)).unwrap().raw.clear();
+}
+
+#[tokio::test]
+async fn the_whole_life_of_a_restored_aurora_cluster() {
+    let world = aurora_world();
+    let wire = world.wire();
+    for kind in [Value::Null, json!("cluster")] {
+        assert_eq!(call(&wire, start_aurora(kind)).await.unwrap()["status"], "pending");
+    }
+    let restored = wire.sent_of("RestoreDBClusterFromSnapshot");
+    assert_eq!((restored.len(), wire.sent_of("CreateSecret").len()), (1, 1));
+    assert_eq!(restored[0].parameter("DBClusterParameterGroupName"), "shop-16");
+    assert_eq!(restored[0].parameter("ServerlessV2ScalingConfiguration.MinCapacity"), "1.5");
+    assert_eq!(restored[0].parameter("BackupRetentionPeriod"), "1");
+    assert_eq!(restored[0].parameter("DeletionProtection"), "false");
+    assert_eq!(restored[0].parameter("Port"), "");
+
+    let waiting = call(&wire, check()).await.unwrap();
+    assert_eq!(waiting["progress"]["instanceStatus"], "cluster creating");
+    assert!(wire.sent_of("CreateDBInstance").is_empty(), "a member only once the cluster is available");
+    set_cluster(&world, "Status", "available");
+    call(&wire, check()).await.unwrap();
+    let member = &wire.sent_of("CreateDBInstance")[0];
+    assert_eq!(member.parameter("DBInstanceClass"), "db.serverless");
+    assert_eq!(member.parameter("DBClusterIdentifier"), INSTANCE);
+    assert_eq!(member.parameter("PubliclyAccessible"), "false");
+    assert_eq!(member.tags()["lifeboat:operation-id"], OPERATION);
+    assert_eq!(call(&wire, check()).await.unwrap()["progress"]["instanceStatus"], "creating");
+    assert_eq!(wire.sent_of("CreateDBInstance").len(), 1);
+
+    set(&world, "DBInstanceStatus", "available");
+    call_at(&wire, check(), "2026-01-02T04:20:00Z").await.unwrap();
+    assert_eq!((wire.sent_of("ModifyDBCluster").len(), wire.sent_of("ModifyDBInstance").len()), (1, 0));
+    assert_eq!(call(&wire, check()).await.unwrap()["status"], "pending", "the password is not applied yet");
+    settle_cluster(&world);
+    world.state().databases.get_mut(&home(INSTANCE)).unwrap().raw =
+        "<Endpoint><Address>127.0.0.1</Address><Port>5433</Port></Endpoint>".to_owned();
+    let ready = call_at(&wire, check(), "2026-01-02T04:30:00Z").await.unwrap();
+    assert_eq!((&ready["status"], &ready["timeToAvailableSeconds"]), (&json!("done"), &json!(1200)));
+    assert_eq!(wire.sent_of("ModifyDBCluster").len(), 1, "the password is set once");
+
+    assert_eq!(call(&wire, dispose()).await.unwrap()["progress"]["instanceStatus"], "deleting");
+    let deleted = &wire.sent_of("DeleteDBInstance")[0];
+    assert_eq!(
+        (deleted.parameter("SkipFinalSnapshot"), deleted.parameter("DeleteAutomatedBackups")),
+        ("true".into(), String::new())
+    );
+    assert_eq!(call(&wire, dispose()).await.unwrap()["progress"]["instanceStatus"], "deleting");
+    assert!(wire.sent_of("DeleteDBCluster").is_empty(), "instances go first");
+    world.state().databases.remove(&home(INSTANCE));
+    assert_eq!(call(&wire, dispose()).await.unwrap()["progress"]["instanceStatus"], "cluster deleting");
+    let deleted = &wire.sent_of("DeleteDBCluster")[0];
+    assert_eq!(deleted.parameter("DeleteAutomatedBackups"), "true");
+    assert_eq!(call(&wire, dispose()).await.unwrap()["progress"]["instanceStatus"], "deleting");
+    assert!(world.state().secrets.contains_key(SECRET), "the secret goes last");
+    world.state().clusters.remove(&home(INSTANCE));
+    for _ in 0..2 {
+        assert_eq!(call(&wire, dispose()).await.unwrap(), json!({"status": "done", "disposed": true}));
+    }
+    assert!(world.state().secrets.is_empty());
+    assert!(world.state().clusters.contains_key(&home("shop")));
+}
+
+#[tokio::test]
+async fn answers_about_a_cluster_that_were_lost_are_found_again() {
+    let world = aurora_world();
+    let wire = world.wire();
+    let lost = (ErrorName::AwsUnreachable, Leftovers::Unknown);
+    world.state().lose("RestoreDBClusterFromSnapshot", Reply::Broken);
+    assert_eq!(call(&wire, start_aurora(Value::Null)).await.unwrap_err(), lost);
+    call(&wire, start_aurora(Value::Null)).await.unwrap();
+    set_cluster(&world, "Status", "available");
+    world.state().lose("CreateDBInstance", Reply::Broken);
+    assert_eq!(call(&wire, check()).await.unwrap_err(), lost);
+    call(&wire, check()).await.unwrap();
+    set(&world, "DBInstanceStatus", "available");
+    world.state().lose("DeleteDBInstance", Reply::Broken);
+    assert_eq!(call(&wire, dispose()).await.unwrap_err(), lost);
+    call(&wire, dispose()).await.unwrap();
+    world.state().databases.remove(&home(INSTANCE));
+    world.state().lose("DeleteDBCluster", Reply::Broken);
+    assert_eq!(call(&wire, dispose()).await.unwrap_err(), lost);
+    assert_eq!(call(&wire, dispose()).await.unwrap()["progress"]["instanceStatus"], "deleting");
+    for action in ["RestoreDBClusterFromSnapshot", "CreateDBInstance", "DeleteDBInstance", "DeleteDBCluster"]
+    {
+        assert_eq!(wire.sent_of(action).len(), 1, "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_multi_az_clusters_snapshot_becomes_an_instance() {
+    let world = aurora_world();
+    world.state().cluster_snapshots.get_mut(&home("shop-1")).unwrap().set("Engine", "postgres");
+    world.state().clusters.get_mut(&home("shop")).unwrap().set("DBClusterInstanceClass", "db.m6gd.large");
+    let wire = world.wire();
+    call(&wire, start_aurora(Value::Null)).await.unwrap();
+    let sent = &wire.sent_of("RestoreDBInstanceFromDBSnapshot")[0];
+    assert_eq!(sent.parameter("DBClusterSnapshotIdentifier"), "shop-1");
+    assert_eq!(
+        (sent.parameter("DBSnapshotIdentifier"), sent.parameter("DBParameterGroupName")),
+        Default::default()
+    );
+    assert_eq!(sent.parameter("DBInstanceClass"), "db.m6gd.large");
+    assert!(wire.sent_of("RestoreDBClusterFromSnapshot").is_empty());
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_ours_is_neither_used_nor_deleted() {
+    let world = aurora_world();
+    let foreign = Resource::new(&[
+        ("DBClusterIdentifier", INSTANCE),
+        ("DBClusterArn", "arn:aws:rds:us-east-1:000000000000:cluster:x"),
+        ("Status", "available"),
+    ]);
+    world.state().clusters.insert(home(INSTANCE), foreign);
+    let wire = world.wire();
+    for payload in [start_aurora(Value::Null), check(), dispose()] {
+        assert_eq!(call(&wire, payload).await.unwrap_err().0, ErrorName::TargetNotOurs);
+    }
+    for action in ["ModifyDBCluster", "DeleteDBCluster", "CreateDBInstance", "RestoreDBClusterFromSnapshot"] {
+        assert!(wire.sent_of(action).is_empty(), "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_of_two_snapshots_is_asked_about() {
+    let world = aurora_world();
+    let twin = world.state().snapshots[&home("orders-1")].clone();
+    world.state().snapshots.insert(home("shop-1"), twin);
+    let wire = world.wire();
+    let error = call(&wire, start_aurora(Value::Null)).await.unwrap_err().0;
+    assert_eq!(error, ErrorName::DatabaseAmbiguous);
+    call(&wire, start_aurora(json!("cluster"))).await.unwrap();
+    assert_eq!(wire.sent_of("RestoreDBClusterFromSnapshot").len(), 1);
+}
+
 #[test]
 fn configuration_faults_are_named_together() {
     let error =

@@ -18,6 +18,7 @@ pub mod store;
 mod measure;
 
 use dr_aws::Invocation;
+use dr_core::observed::DatabaseKind;
 use dr_core::proof::cut::UNIT_BYTES;
 use dr_core::proof::judgement::RestoreFacts;
 use dr_core::{ErrorName, Result};
@@ -57,11 +58,11 @@ impl<S: Store> Handler<S> {
     async fn frame(&self, request: &FrameRequest, invocation: &Invocation) -> Result<Answer> {
         request.validation.check()?;
         let credentials = request.validation.credentials.as_ref();
-        let writer = self.reach.instance(&request.database).await?;
+        let writer = self.reach.database(&request.database, request.database_kind).await?;
         let writer_settings = self.reach.source(&writer, credentials).await?;
         let replica = match &request.validation.frame_from {
             Some(id) => {
-                let facts = self.reach.instance(id).await?;
+                let facts = self.reach.database(id, Some(DatabaseKind::Instance)).await?;
                 Some((self.reach.source(&facts, credentials).await?, facts))
             }
             None => None,
@@ -81,8 +82,8 @@ impl<S: Store> Handler<S> {
 
     async fn observe(&self, request: &ObserveRequest) -> Result<Answer> {
         request.validation.check()?;
-        let snapshot = self.reach.snapshot(&request.snapshot_id).await?;
-        let facts = self.reach.instance(&request.database).await?;
+        let snapshot = self.reach.snapshot(&request.snapshot_id, request.database_kind).await?;
+        let facts = self.reach.database(&request.database, request.database_kind).await?;
         let writer = self.reach.source(&facts, request.validation.credentials.as_ref()).await?;
         let taken = snapshot.created_at.ok_or_else(|| {
             dr_core::DrError::new(
@@ -113,7 +114,7 @@ impl<S: Store> Handler<S> {
                     "asking the source: the request does not name it",
                 )
             })?;
-            let facts = self.reach.instance(id).await?;
+            let facts = self.reach.database(id, request.database_kind).await?;
             self.reach.source(&facts, request.validation.credentials.as_ref()).await
         };
         let limits = allowance::limits(invocation.remaining(), &request.validation);
@@ -123,7 +124,7 @@ impl<S: Store> Handler<S> {
     }
 
     async fn judge(&self, request: &JudgeRequest, invocation: &Invocation) -> Result<Answer> {
-        let snapshot = self.reach.snapshot(&request.snapshot_id).await?;
+        let snapshot = self.reach.snapshot(&request.snapshot_id, request.database_kind).await?;
         let records = Records::of(&self.store, request.operation_id.as_str());
         let frame = request.frame_operation_id.as_ref().map(|id| Records::of(&self.store, id.as_str()));
         let circumstances = judge::Circumstances {
@@ -145,7 +146,7 @@ impl<S: Store> Handler<S> {
     }
 
     async fn quick(&self, request: &QuickRequest, invocation: &Invocation) -> Result<Answer> {
-        let snapshot = self.reach.snapshot(&request.snapshot_id).await?;
+        let snapshot = self.reach.snapshot(&request.snapshot_id, request.database_kind).await?;
         let records = Records::of(&self.store, request.operation_id.as_str());
         let report = quick::judge(request, &snapshot, &records.key(judge::REPORT), invocation.received_at);
         records.write(judge::REPORT, &report).await?;

@@ -11,6 +11,7 @@ use crate::request::QuickRequest;
 pub fn judge(request: &QuickRequest, snapshot: &SnapshotFacts, report_key: &str, now: Timestamp) -> Report {
     let view = SnapshotView {
         database: snapshot.database.clone(),
+        database_kind: snapshot.database_kind,
         status: snapshot.status.clone(),
         engine: snapshot.engine.clone(),
         engine_version: snapshot.engine_version.clone(),

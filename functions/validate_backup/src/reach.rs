@@ -4,9 +4,9 @@
 
 use aws_sdk_rds::auth_token::{AuthTokenGenerator, Config as TokenConfig};
 use dr_aws::clients::Clients;
-use dr_core::ids::DatabaseId;
-use dr_core::ids::SnapshotId;
-use dr_core::observed::{DatabaseFacts, Endpoint, SnapshotFacts};
+use dr_core::engine::{Engine, EngineFamily};
+use dr_core::ids::{DatabaseId, SnapshotId};
+use dr_core::observed::{DatabaseFacts, DatabaseKind, Endpoint, SnapshotFacts};
 use dr_core::plan::TemporaryTarget;
 use dr_core::request::Credentials;
 use dr_core::{DrError, ErrorName, Result};
@@ -40,17 +40,18 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Facts of an instance that serves.
+    /// Facts of an instance, or of a cluster with its writer endpoint, that serves. Without a kind it is looked for as
+    /// both.
     ///
     /// # Errors
-    /// `DatabaseMissing`, `DatabaseUnavailable`, `EngineUnsupported`, or of the call.
-    pub async fn instance(&self, id: &DatabaseId) -> Result<DatabaseFacts> {
+    /// `DatabaseMissing`, `DatabaseAmbiguous`, `DatabaseUnavailable`, `EngineUnsupported`, or of the call.
+    pub async fn database(&self, id: &DatabaseId, kind: Option<DatabaseKind>) -> Result<DatabaseFacts> {
         let region = self.clients.home();
         let what = || format!("looking for database `{id}` in {region}");
         let facts = self
             .clients
             .rds(region)
-            .describe_database(id)
+            .find_database(id, kind)
             .await
             .found_or_else(|| DrError::new(ErrorName::DatabaseMissing, what()))?;
         usable(&facts).map(|()| facts)
@@ -81,20 +82,20 @@ impl Reach {
     /// # Errors
     /// `CredentialsMissing`, `DatabaseMissing`, `DatabaseUnavailable`, or of the calls.
     pub async fn target(&self, target: &TemporaryTarget) -> Result<ConnectionSettings> {
-        let facts = self.instance(&target.instance_id).await?;
+        let facts = self.database(&target.instance_id, Some(DatabaseKind::Instance)).await?;
         let endpoint = endpoint(&facts)?;
         let (user, password) = self.secret(&target.secret_id).await?;
         let user = facts.master_username.clone().unwrap_or(user);
         Ok(self.settings(&facts, endpoint, user, password))
     }
 
-    /// Facts of a snapshot of this Region.
+    /// Facts of a snapshot of this Region, of an instance or of a cluster; without a kind it is looked for as both.
     ///
     /// # Errors
-    /// `SnapshotMissing`, or of the call.
-    pub async fn snapshot(&self, id: &SnapshotId) -> Result<SnapshotFacts> {
+    /// `SnapshotMissing`, `DatabaseAmbiguous`, or of the call.
+    pub async fn snapshot(&self, id: &SnapshotId, kind: Option<DatabaseKind>) -> Result<SnapshotFacts> {
         let region = self.clients.home();
-        self.clients.rds(region).describe_snapshot(id).await.found_or_else(|| {
+        self.clients.rds(region).find_snapshot(id, kind).await.found_or_else(|| {
             DrError::new(ErrorName::SnapshotMissing, format!("looking for snapshot `{id}` in {region}"))
         })
     }
@@ -178,7 +179,8 @@ fn choose(facts: &DatabaseFacts, credentials: Option<&Credentials>) -> Result<Ch
 }
 
 fn usable(facts: &DatabaseFacts) -> Result<()> {
-    if facts.engine != "postgres" {
+    let family = Engine::of_name(&facts.engine).map(Engine::family);
+    if family != Some(EngineFamily::PostgreSql) {
         return Err(DrError::new(
             ErrorName::EngineUnsupported,
             format!("looking at database `{}`: its engine is `{}`", facts.id, facts.engine),
@@ -259,8 +261,9 @@ mod tests {
     #[test]
     fn only_a_postgres_that_serves_is_used() {
         type Change = fn(&mut DatabaseFacts);
-        let cases: [(Change, Option<ErrorName>); 5] = [
+        let cases: [(Change, Option<ErrorName>); 6] = [
             (|_| {}, None),
+            (|facts| facts.engine = "aurora-postgresql".to_owned(), None),
             (|facts| facts.status = "backing-up".to_owned(), None),
             (|facts| facts.status = "stopped".to_owned(), Some(ErrorName::DatabaseUnavailable)),
             (|facts| facts.status = "something-new".to_owned(), Some(ErrorName::DatabaseUnavailable)),

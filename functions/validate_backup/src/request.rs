@@ -1,6 +1,7 @@
 //! What the function is asked for, and what it answers.
 
 use dr_core::ids::{DatabaseId, OperationId, SnapshotId};
+use dr_core::observed::DatabaseKind;
 use dr_core::plan::TemporaryTarget;
 use dr_core::proof::judgement::Judgement;
 use dr_core::request::ValidationOptions;
@@ -30,6 +31,9 @@ pub struct FrameRequest {
     pub operation_id: OperationId,
     /// The source.
     pub database: DatabaseId,
+    /// Whether that is an instance or a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// How.
     #[serde(default)]
     pub validation: ValidationOptions,
@@ -43,6 +47,9 @@ pub struct ObserveRequest {
     pub operation_id: OperationId,
     /// The source.
     pub database: DatabaseId,
+    /// Whether that is an instance or a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// The snapshot that was taken of it.
     pub snapshot_id: SnapshotId,
     /// How.
@@ -62,6 +69,9 @@ pub struct ExamineRequest {
     /// The source, which is asked about differences.
     #[serde(default)]
     pub database: Option<DatabaseId>,
+    /// Whether that is an instance or a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// The snapshot that was restored.
     pub snapshot_id: SnapshotId,
     /// The restore.
@@ -83,6 +93,9 @@ pub struct JudgeRequest {
     /// The source.
     #[serde(default)]
     pub database: Option<DatabaseId>,
+    /// Whether the snapshot is of an instance or of a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// The snapshot that was restored.
     pub snapshot_id: SnapshotId,
     /// The restore.
@@ -114,6 +127,9 @@ pub struct QuickRequest {
     /// The database that it should be of.
     #[serde(default)]
     pub database: Option<DatabaseId>,
+    /// Whether the snapshot is of an instance or of a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// How: `maxRpoSeconds` bounds the snapshot's age.
     #[serde(default)]
     pub validation: ValidationOptions,

@@ -184,18 +184,31 @@ fn common(code: &str) -> Option<ErrorName> {
 
 fn rds(code: &str) -> Option<ErrorName> {
     Some(match code {
-        "DBInstanceNotFound" | "DBInstanceNotFoundFault" => ErrorName::DatabaseMissing,
-        "DBSnapshotNotFound" | "DBSnapshotNotFoundFault" => ErrorName::SnapshotMissing,
-        "InvalidDBInstanceState" | "InvalidDBInstanceStateFault" => ErrorName::DatabaseUnavailable,
-        "DBSnapshotAlreadyExists" | "DBSnapshotAlreadyExistsFault" => ErrorName::SnapshotNotOurs,
-        "DBInstanceAlreadyExists" | "DBInstanceAlreadyExistsFault" => ErrorName::TargetNotOurs,
+        "DBInstanceNotFound" | "DBInstanceNotFoundFault" | "DBClusterNotFoundFault" => {
+            ErrorName::DatabaseMissing
+        }
+        "DBSnapshotNotFound" | "DBSnapshotNotFoundFault" | "DBClusterSnapshotNotFoundFault" => {
+            ErrorName::SnapshotMissing
+        }
+        "InvalidDBInstanceState" | "InvalidDBInstanceStateFault" | "InvalidDBClusterStateFault" => {
+            ErrorName::DatabaseUnavailable
+        }
+        "DBSnapshotAlreadyExists"
+        | "DBSnapshotAlreadyExistsFault"
+        | "DBClusterSnapshotAlreadyExistsFault" => ErrorName::SnapshotNotOurs,
+        "DBInstanceAlreadyExists" | "DBInstanceAlreadyExistsFault" | "DBClusterAlreadyExistsFault" => {
+            ErrorName::TargetNotOurs
+        }
         "SnapshotQuotaExceeded" | "SnapshotQuotaExceededFault" => ErrorName::SnapshotQuotaExceeded,
         "InstanceQuotaExceeded"
         | "InstanceQuotaExceededFault"
         | "StorageQuotaExceeded"
-        | "StorageQuotaExceededFault" => ErrorName::InstanceQuotaExceeded,
+        | "StorageQuotaExceededFault"
+        | "DBClusterQuotaExceededFault" => ErrorName::InstanceQuotaExceeded,
         "InsufficientDBInstanceCapacity"
         | "InsufficientDBInstanceCapacityFault"
+        | "InsufficientDBClusterCapacityFault"
+        | "InsufficientStorageClusterCapacity"
         | "ProvisionedIopsNotAvailableInAZFault" => ErrorName::InsufficientCapacity,
         "KMSKeyNotAccessibleFault" | "KMSKeyNotAccessible" => ErrorName::KeyNotAccessible,
         "InvalidRestoreFault" => ErrorName::RestoreFailed,
@@ -207,6 +220,7 @@ fn rds(code: &str) -> Option<ErrorName> {
         | "DBSecurityGroupNotFound" => ErrorName::InvalidConfiguration,
         // What the source names.
         "DBParameterGroupNotFound"
+        | "DBClusterParameterGroupNotFound"
         | "OptionGroupNotFoundFault"
         | "StorageTypeNotSupported"
         | "NetworkTypeNotSupported"
@@ -305,7 +319,20 @@ mod tests {
             ("rds:RestoreDBInstanceFromDBSnapshot", "OptionGroupNotFoundFault", 404, N::RestoreIncompatible),
             ("rds:CopyDBSnapshot", "InvalidParameterValue", 400, N::AwsRejected),
             ("rds:CopyDBSnapshot", "InvalidParameterCombination", 400, N::AwsRejected),
-            ("rds:CreateDBInstance", "InsufficientDBClusterCapacityFault", 403, N::AwsRejected),
+            ("rds:CreateDBInstance", "InsufficientDBClusterCapacityFault", 403, N::InsufficientCapacity),
+            (
+                "rds:RestoreDBClusterFromSnapshot",
+                "DBClusterQuotaExceededFault",
+                403,
+                N::InstanceQuotaExceeded,
+            ),
+            ("rds:RestoreDBClusterFromSnapshot", "SomethingNewFault", 403, N::AwsRejected),
+            ("rds:RestoreDBClusterFromSnapshot", "DBClusterAlreadyExistsFault", 400, N::TargetNotOurs),
+            ("rds:RestoreDBClusterFromSnapshot", "DBClusterSnapshotNotFoundFault", 404, N::SnapshotMissing),
+            ("rds:CreateDBClusterSnapshot", "DBClusterNotFoundFault", 404, N::DatabaseMissing),
+            ("rds:CreateDBClusterSnapshot", "InvalidDBClusterStateFault", 400, N::DatabaseUnavailable),
+            ("rds:CreateDBClusterSnapshot", "DBClusterSnapshotAlreadyExistsFault", 400, N::SnapshotNotOurs),
+            ("rds:CopyDBClusterSnapshot", "KMSKeyNotAccessibleFault", 400, N::KeyNotAccessible),
             ("kms:DescribeKey", "NotFoundException", 400, N::KeyMissing),
             ("kms:DescribeKey", "InvalidArnException", 400, N::KeyMissing),
             ("kms:DescribeKey", "DisabledException", 400, N::KeyDisabled),

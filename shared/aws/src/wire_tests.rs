@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dr_core::ids::{DatabaseId, KmsKeyId, Region, SnapshotId};
-use dr_core::observed::{Observed, SnapshotArn};
+use dr_core::observed::{DatabaseKind, Observed, SnapshotArn};
 use dr_core::replication::CopyRequest;
 use dr_core::request::Tag;
 use dr_core::restore::RestoreRequest;
@@ -85,6 +85,7 @@ async fn a_restore_is_private_and_small_and_without_backups() {
     let (wire, rds) = answering(rds_answer("RestoreDBInstanceFromDBSnapshot", ""));
     let request = RestoreRequest {
         snapshot: snapshot_id(),
+        snapshot_kind: DatabaseKind::Instance,
         id: DatabaseId::parse("lifeboat-tmp-0123456789abcdef").unwrap(),
         instance_class: Some("db.m7g.large".to_owned()),
         subnet_group: "restore".to_owned(),
@@ -245,7 +246,20 @@ async fn a_tag_is_looked_for_on_every_page() {
              <TagList><Tag><Key>dr</Key><Value>{value}</Value></Tag></TagList></DBInstance>"
         )
     };
+    let cluster = |id: &str, value: &str| {
+        format!(
+            "<DBCluster><DBClusterIdentifier>{id}</DBClusterIdentifier><DBClusterArn>arn:{id}</DBClusterArn>\
+             <TagList><Tag><Key>dr</Key><Value>{value}</Value></Tag></TagList></DBCluster>"
+        )
+    };
     let wire = Wire::new(move |sent| {
+        if sent.action == "DescribeDBClusters" {
+            let (marker, list) = match sent.parameter("Marker").as_str() {
+                "" => ("<Marker>second</Marker>", cluster("shop", "no")),
+                _ => ("", cluster("till", "yes")),
+            };
+            return rds_answer("DescribeDBClusters", &format!("<DBClusters>{list}</DBClusters>{marker}"));
+        }
         let (marker, list) = match sent.parameter("Marker").as_str() {
             "" => ("<Marker>second</Marker>", [instance("a", "yes"), instance("b", "no")]),
             "second" => ("", [instance("c", "yes"), instance("d", "")]),
@@ -257,7 +271,7 @@ async fn a_tag_is_looked_for_on_every_page() {
     let tag = Tag { key: "dr".to_owned(), value: "yes".to_owned() };
     let found = rds.databases_with_tag(&tag).await.unwrap();
     let ids: Vec<&str> = found.iter().map(|facts| facts.id.as_str()).collect();
-    assert_eq!(ids, ["a", "c"]);
+    assert_eq!(ids, ["a", "c", "till"]);
     assert!(found[0].password_pending);
     assert_eq!(found[0].endpoint.as_ref().unwrap().port, 5432);
 }
@@ -379,4 +393,34 @@ fn passwords_are_long_legal_and_different() {
         assert_eq!(password.len(), 40);
         assert!(password.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)), "{password}");
     }
+}
+
+#[tokio::test]
+async fn an_automated_snapshot_is_asked_for_with_its_type() {
+    let wire = Wire::new(|sent| match sent.action.as_str() {
+        "DescribeDBSnapshots" => Reply::query_error(404, "DBSnapshotNotFound", "x"),
+        _ => Reply::query_error(404, "DBClusterSnapshotNotFoundFault", "x"),
+    });
+    let rds = wire.clients().unwrap().rds(&region("us-east-1"));
+    for (id, expected) in [("rds:shop-1", "automated"), ("awsbackup:job-1", "awsbackup"), ("shop-1", "")] {
+        let seen = rds.find_snapshot(&SnapshotId::parse(id).unwrap(), None).await;
+        assert!(matches!(seen, Observed::Missing), "{id}");
+        for action in ["DescribeDBSnapshots", "DescribeDBClusterSnapshots"] {
+            let sent = wire.sent_of(action).pop().unwrap();
+            assert_eq!(sent.parameter("SnapshotType"), expected, "{action} {id}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn could_not_look_among_clusters_is_not_missing() {
+    let wire = Wire::new(|sent| match sent.action.as_str() {
+        "DescribeDBInstances" => Reply::query_error(404, "DBInstanceNotFound", "x"),
+        _ => Reply::query_error(403, "AccessDenied", "x"),
+    });
+    let rds = wire.clients().unwrap().rds(&region("us-east-1"));
+    let id = DatabaseId::parse("shop").unwrap();
+    let Observed::Unreachable(error) = rds.find_database(&id, None).await else { panic!() };
+    assert_eq!(error.name(), ErrorName::AccessDenied);
+    let Observed::Missing = rds.find_database(&id, Some(DatabaseKind::Instance)).await else { panic!() };
 }

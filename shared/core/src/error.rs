@@ -120,8 +120,8 @@ error_names! {
         "The database does not exist in this Region.",
         "Check the identifier and the Region.";
     DatabaseAmbiguous, "DATABASE_AMBIGUOUS", Terminal,
-        "The selector matches more than one database.",
-        "Make the selector narrower, or name the database; fleets are not backed up by one operation.";
+        "The selector matches more than one database, or a name means both an instance and a cluster.",
+        "Make the selector narrower, name the database, or add `databaseKind`; fleets are not backed up by one operation.";
     DatabaseUnavailable, "DATABASE_UNAVAILABLE", Retry,
         "The database is not in the status `available`.",
         "Wait until it is, or look at its events if it stays that way.";
@@ -145,6 +145,13 @@ error_names! {
     SnapshotQuotaExceeded, "SNAPSHOT_QUOTA_EXCEEDED", Operator,
         "The Region's quota of manual snapshots is used up.",
         "Delete snapshots that retention no longer needs, or ask AWS for a higher quota.";
+
+    SnapshotForeign, "SNAPSHOT_FOREIGN", Terminal,
+        "The snapshot belongs to another account or to AWS Backup.",
+        "Copy a shared snapshot into this account first and name the copy; copy one of AWS Backup with its copy jobs.";
+    SnapshotUnencrypted, "SNAPSHOT_UNENCRYPTED", Operator,
+        "A cluster snapshot is not encrypted, and RDS does not encrypt it by copying it.",
+        "Restore it into an encrypted cluster and back that up, or leave copies out (crossRegionBackup: false).";
 
     // Keys
     KeyMissing, "KEY_MISSING", Operator,
@@ -194,11 +201,11 @@ error_names! {
         "AWS has no capacity for this instance class in the zone at the moment.",
         "Choose another class (DR_RESTORE_INSTANCE_CLASS) or more zones in the subnet group; more storage does not help.";
     TargetNotOurs, "TARGET_NOT_OURS", Operator,
-        "An instance of the temporary target's name exists, but it does not carry our lease.",
+        "An instance or a cluster of the temporary target's name exists, but it does not carry our lease.",
         "Find out who made it; Lifeboat neither uses nor deletes it.";
     DisposalFailed, "DISPOSAL_FAILED", Operator,
-        "The temporary instance could not be deleted.",
-        "Delete the instance and the secret that the message names by hand; they cost money and hold data.";
+        "The temporary instance or its cluster could not be deleted.",
+        "Delete the instance, its cluster and the secret that the message names by hand; they cost money and hold data.";
 
     // Connections to databases
     CredentialsMissing, "CREDENTIALS_MISSING", Operator,

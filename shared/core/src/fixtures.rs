@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::ids::{DatabaseId, OperationId, Region, SnapshotId};
 use crate::labels::{self, Role};
-use crate::observed::{DatabaseFacts, Endpoint, KeyFacts, SnapshotFacts, Tags};
+use crate::observed::{DatabaseFacts, DatabaseKind, Endpoint, KeyFacts, Member, SnapshotFacts, Tags};
 
 pub(crate) fn operation() -> OperationId {
     OperationId::parse("backup-0123456789abcdef").unwrap()
@@ -21,6 +21,7 @@ pub(crate) fn region(text: &str) -> Region {
 
 pub(crate) fn database(id: &str, status: &str) -> DatabaseFacts {
     DatabaseFacts {
+        kind: DatabaseKind::Instance,
         id: DatabaseId::parse(id).unwrap(),
         arn: format!("arn:aws:rds:us-east-1:000000000000:db:{id}"),
         region: region("us-east-1"),
@@ -44,11 +45,41 @@ pub(crate) fn database(id: &str, status: &str) -> DatabaseFacts {
         database_name: Some("orders".into()),
         endpoint: Some(Endpoint { address: "127.0.0.1".into(), port: 5432 }),
         cluster: None,
+        members: Vec::new(),
+        scaling: None,
         ca_certificate: None,
         password_pending: false,
         created_at: None,
         latest_restorable_time: None,
         tags: Tags::new(),
+    }
+}
+
+pub(crate) fn cluster(id: &str, status: &str) -> DatabaseFacts {
+    let member =
+        |number: u8| Member { id: DatabaseId::parse(format!("{id}-{number}")).unwrap(), writer: number == 1 };
+    DatabaseFacts {
+        kind: DatabaseKind::Cluster,
+        arn: format!("arn:aws:rds:us-east-1:000000000000:cluster:{id}"),
+        engine: "aurora-postgresql".into(),
+        instance_class: String::new(),
+        members: vec![member(1), member(2)],
+        ..database(id, status)
+    }
+}
+
+pub(crate) fn cluster_snapshot(status: &str) -> SnapshotFacts {
+    SnapshotFacts {
+        database_kind: DatabaseKind::Cluster,
+        arn: "arn:aws:rds:us-east-1:000000000000:cluster-snapshot:orders-1".into(),
+        engine: "aurora-postgresql".into(),
+        encrypted: true,
+        kms_key_id: Some("arn:aws:kms:us-east-1:000000000000:key/1".into()),
+        size_gb: 0,
+        original_created_at: None,
+        option_group: None,
+        port: None,
+        ..snapshot(status)
     }
 }
 
@@ -60,6 +91,7 @@ pub(crate) fn snapshot(status: &str) -> SnapshotFacts {
         arn: "arn:aws:rds:us-east-1:000000000000:snapshot:orders-1".into(),
         region: region("us-east-1"),
         database: "orders".into(),
+        database_kind: DatabaseKind::Instance,
         status: status.into(),
         percent: 40,
         kind: "manual".into(),

@@ -94,6 +94,11 @@ newtype!(
     /// Backup `awsbackup:…`.
     SnapshotId,
     |text| {
+        if text.starts_with("arn:") {
+            let rule = "it is an identifier, not an ARN; a snapshot that another account shares is copied into this \
+                        account first";
+            return Err(rule.to_owned());
+        }
         let bare = text.strip_prefix("rds:").or_else(|| text.strip_prefix("awsbackup:")).unwrap_or(text);
         rds_identifier(bare, 255)
     }
@@ -175,10 +180,36 @@ impl OperationId {
 }
 
 impl SnapshotId {
+    /// Characters that the name of a cluster snapshot has at most (API reference, `CreateDBClusterSnapshot`).
+    pub const CLUSTER_MAX: usize = 63;
+
     /// The name under which a snapshot is copied: automated names contain a colon, which a copy's may not.
     #[must_use]
     pub fn copy_name(&self) -> Self {
         Self(self.0.replace(':', "-"))
+    }
+
+    /// The same for a cluster snapshot, whose name is short: a longer one ends in a hash of the whole.
+    #[must_use]
+    pub fn cluster_copy_name(&self) -> Self {
+        const HASH: usize = 16;
+        let name = self.copy_name();
+        if name.0.len() <= Self::CLUSTER_MAX {
+            return name;
+        }
+        let hash = hex(&Sha256::digest(name.0.as_bytes()));
+        let kept = name.0[..Self::CLUSTER_MAX - HASH - 1].trim_end_matches('-');
+        Self(format!("{kept}-{}", &hash[..HASH]))
+    }
+
+    /// What `SnapshotType` has to be told beside this name: RDS finds an automated snapshot, or one of AWS Backup, by
+    /// its name only with its type (API reference, `DescribeDBSnapshots`).
+    pub fn type_to_ask_for(&self) -> Option<&'static str> {
+        match self.0.split_once(':') {
+            Some(("rds", _)) => Some("automated"),
+            Some(("awsbackup", _)) => Some("awsbackup"),
+            _ => None,
+        }
     }
 }
 
@@ -222,6 +253,29 @@ mod tests {
         let automated = SnapshotId::parse("rds:orders-2026-01-02-03-04").unwrap();
         assert_eq!(automated.copy_name().as_str(), "rds-orders-2026-01-02-03-04");
         assert!(SnapshotId::parse("rds:").is_err());
+        assert!(SnapshotId::parse("arn:aws:rds:us-east-1:123456789012:snapshot:x").is_err());
+    }
+
+    #[test]
+    fn names_of_cluster_copies_fit_into_63_characters_and_stay_apart() {
+        let short = SnapshotId::parse("rds:shop-2026-01-02-03-04").unwrap();
+        assert_eq!(short.cluster_copy_name(), short.copy_name());
+        let long = |minute: u8| {
+            let name = format!("rds:{}-2026-01-02-03-0{minute}", "a".repeat(60));
+            SnapshotId::parse(name).unwrap().cluster_copy_name()
+        };
+        assert_eq!(long(1).as_str().len(), 63);
+        assert_ne!(long(1), long(2));
+        assert!(SnapshotId::parse(long(1).as_str()).is_ok());
+    }
+
+    #[test]
+    fn automated_snapshots_are_asked_for_with_their_type() {
+        for (name, expected) in
+            [("rds:orders-1", Some("automated")), ("awsbackup:job-1", Some("awsbackup")), ("orders-1", None)]
+        {
+            assert_eq!(SnapshotId::parse(name).unwrap().type_to_ask_for(), expected, "{name}");
+        }
     }
 
     #[test]

@@ -22,7 +22,11 @@ pub const REPORT: &str = "lifeboat:report";
 pub const EXPIRES_AT: &str = "lifeboat:expires-at";
 /// ARN of the snapshot that a copy was made of.
 pub const SOURCE_ARN: &str = "lifeboat:source-arn";
-/// On a temporary instance: when it was first seen available; its password has been set since.
+/// On a copy of a cluster snapshot: when its data was taken, RFC 3339; RDS does not report that.
+pub const TAKEN_AT: &str = "lifeboat:taken-at";
+/// On a temporary cluster: the class of the instance that is made in it.
+pub const INSTANCE_CLASS: &str = "lifeboat:instance-class";
+/// On a temporary instance or cluster: when it was first seen available; its password has been set since.
 pub const PASSWORD_SET: &str = "lifeboat:password-set";
 /// On a database: the secret with the credentials for framing it.
 pub const SECRET_ID: &str = "lifeboat:secret-id";
@@ -35,7 +39,7 @@ pub enum Role {
     Backup,
     /// A copy of a snapshot in another Region.
     Copy,
-    /// An instance (and its secret) that exists for one proof only.
+    /// An instance (its cluster, its secret) that exists for one proof only.
     Temporary,
 }
 

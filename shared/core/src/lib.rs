@@ -16,12 +16,14 @@ pub mod input;
 pub mod labels;
 pub mod observed;
 pub mod operation;
+pub mod origin;
 pub mod plan;
 pub mod proof;
 pub mod replication;
 pub mod request;
 pub mod restore;
 pub mod snapshot;
+pub mod sought;
 
 pub use engine::{Engine, EngineFamily};
 pub use error::{DrError, ErrorClass, ErrorName, Leftovers, Result};

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Engine;
 use crate::error::{DrError, ErrorName, Result};
 use crate::ids::{DatabaseId, Region, SnapshotId};
+use crate::labels;
 
 /// The outcome of looking at something. "I could not look" is not "it is missing".
 #[derive(Debug)]
@@ -57,18 +59,62 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// A DB instance, from `DescribeDBInstances`.
+/// What a database is to RDS. Instances and clusters have snapshots of their own kinds, and names of their own: an
+/// instance and a cluster may have the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatabaseKind {
+    /// A DB instance that is no member of a cluster.
+    #[default]
+    Instance,
+    /// An Aurora cluster or a Multi-AZ DB cluster.
+    Cluster,
+}
+
+impl std::fmt::Display for DatabaseKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Instance => "instance",
+            Self::Cluster => "cluster",
+        })
+    }
+}
+
+/// A member of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// The instance.
+    pub id: DatabaseId,
+    /// Whether it is the one that writes.
+    pub writer: bool,
+}
+
+/// Bounds of an Aurora Serverless v2 member's capacity, in halves of a capacity unit: RDS counts in steps of 0.5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scaling {
+    /// At least; 0 to 512.
+    pub min_half_units: u32,
+    /// At most; 2 to 512.
+    pub max_half_units: u32,
+}
+
+/// A DB instance, from `DescribeDBInstances`, or a DB cluster, from `DescribeDBClusters`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_excessive_bools, reason = "RDS reports these as independent yes-or-no facts")]
 pub struct DatabaseFacts {
+    /// What it is.
+    #[serde(default)]
+    pub kind: DatabaseKind,
     /// Its identifier.
     pub id: DatabaseId,
     /// Its ARN.
     pub arn: String,
     /// The Region it is in.
     pub region: Region,
-    /// `DbiResourceId`: stays the same when the instance is renamed; what `rds-db:connect` names.
+    /// `DbiResourceId` or `DbClusterResourceId`: stays the same when the instance is renamed; what `rds-db:connect` names.
     pub resource_id: Option<String>,
     /// Such as `postgres`.
     pub engine: String,
@@ -80,15 +126,16 @@ pub struct DatabaseFacts {
     pub encrypted: bool,
     /// ARN of the key of its storage.
     pub kms_key_id: Option<String>,
-    /// GiB.
+    /// GiB; RDS says 1 of every Aurora cluster.
     pub allocated_storage_gb: i32,
-    /// Such as `db.m7g.large`.
+    /// Such as `db.m7g.large`; that of a Multi-AZ DB cluster's members; empty for an Aurora cluster, whose members have
+    /// classes of their own.
     pub instance_class: String,
     /// Such as `gp3`.
     pub storage_type: Option<String>,
     /// Name of its subnet group.
     pub subnet_group: Option<String>,
-    /// Name of its parameter group.
+    /// Name of its parameter group; a cluster's is a cluster parameter group.
     pub parameter_group: Option<String>,
     /// Name of its option group.
     pub option_group: Option<String>,
@@ -104,10 +151,16 @@ pub struct DatabaseFacts {
     pub master_user_secret_arn: Option<String>,
     /// Name of the database that was made with the instance.
     pub database_name: Option<String>,
-    /// Where it listens; absent until it first becomes available.
+    /// Where it listens; a cluster's writer endpoint. Absent until it first becomes available.
     pub endpoint: Option<Endpoint>,
     /// Identifier of the cluster that it is a member of.
     pub cluster: Option<String>,
+    /// A cluster's members.
+    #[serde(default)]
+    pub members: Vec<Member>,
+    /// Bounds for a cluster's serverless members.
+    #[serde(default)]
+    pub scaling: Option<Scaling>,
     /// Identifier of the CA that signed its certificate.
     pub ca_certificate: Option<String>,
     /// A new master password is not applied yet.
@@ -125,9 +178,14 @@ impl DatabaseFacts {
     pub fn major_version(&self) -> Option<u32> {
         self.engine_version.split('.').next()?.parse().ok()
     }
+
+    /// The member of a cluster that writes.
+    pub fn writer(&self) -> Option<&DatabaseId> {
+        self.members.iter().find(|member| member.writer).map(|member| &member.id)
+    }
 }
 
-/// A DB snapshot, from `DescribeDBSnapshots`.
+/// A DB snapshot, from `DescribeDBSnapshots`, or a DB cluster snapshot, from `DescribeDBClusterSnapshots`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotFacts {
@@ -137,8 +195,11 @@ pub struct SnapshotFacts {
     pub arn: String,
     /// The Region it is in.
     pub region: Region,
-    /// Identifier of the instance that it was taken of.
+    /// Identifier of the instance or the cluster that it was taken of.
     pub database: String,
+    /// Which of the two that was.
+    #[serde(default)]
+    pub database_kind: DatabaseKind,
     /// Such as `available`.
     pub status: String,
     /// Progress of its creation or copy, 0 to 100.
@@ -153,11 +214,11 @@ pub struct SnapshotFacts {
     pub encrypted: bool,
     /// ARN of its key.
     pub kms_key_id: Option<String>,
-    /// Storage allocated by the instance, GiB.
+    /// Storage allocated by the instance or the Multi-AZ DB cluster, GiB; of Aurora it says nothing.
     pub size_gb: i32,
     /// When this snapshot, or this copy, was made. Not an age: see `original_created_at`.
     pub created_at: Option<Timestamp>,
-    /// When the data was taken; a copy keeps its original's.
+    /// When the data was taken; a copy keeps its original's. RDS does not report it of cluster snapshots.
     pub original_created_at: Option<Timestamp>,
     /// When the database was frozen for it (`SnapshotDatabaseTime`).
     pub database_time: Option<Timestamp>,
@@ -174,9 +235,19 @@ pub struct SnapshotFacts {
 }
 
 impl SnapshotFacts {
-    /// When the data in it was taken: never the creation time of a copy.
+    /// When the data in it was taken: never the creation time of a copy. RDS does not report it of a cluster
+    /// snapshot's copy: there it is read from the tag that we wrote on it.
     pub fn taken_at(&self) -> Option<Timestamp> {
-        self.original_created_at.or(if self.source_arn.is_none() { self.created_at } else { None })
+        let ours = || self.tags.get(labels::TAKEN_AT).and_then(|text| text.parse().ok());
+        match &self.source_arn {
+            None => self.original_created_at.or(self.created_at),
+            Some(_) => self.original_created_at.or_else(ours),
+        }
+    }
+
+    /// Whether it is of an Aurora cluster.
+    pub fn is_aurora(&self) -> bool {
+        Engine::of_name(&self.engine).is_some_and(Engine::is_aurora)
     }
 }
 
@@ -196,17 +267,19 @@ pub struct KeyFacts {
     pub manager: Option<String>,
 }
 
-/// The ARN of a DB snapshot, taken apart.
+/// The ARN of a DB snapshot or a DB cluster snapshot, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SnapshotArn {
     text: String,
     region: Region,
+    account: String,
+    kind: DatabaseKind,
     id: SnapshotId,
 }
 
 impl SnapshotArn {
-    /// Parses `arn:PARTITION:rds:REGION:ACCOUNT:snapshot:ID`. The id of an automated snapshot contains a colon.
+    /// Parses `arn:PARTITION:rds:REGION:ACCOUNT:snapshot:ID`, or `cluster-snapshot` for `snapshot`. The id of an automated snapshot contains a colon.
     ///
     /// # Errors
     /// [`ErrorName::InvalidInput`] with the rule that the text breaks.
@@ -226,6 +299,16 @@ impl SnapshotArn {
         &self.region
     }
 
+    /// The account that owns the snapshot.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// What the snapshot is of.
+    pub fn kind(&self) -> DatabaseKind {
+        self.kind
+    }
+
     /// The snapshot's identifier.
     pub fn id(&self) -> &SnapshotId {
         &self.id
@@ -236,12 +319,22 @@ impl TryFrom<String> for SnapshotArn {
     type Error = String;
     fn try_from(text: String) -> std::result::Result<Self, String> {
         let parts: Vec<&str> = text.splitn(7, ':').collect();
-        let ["arn", _, "rds", region, _, "snapshot", id] = parts[..] else {
-            return Err("it is written `arn:aws:rds:REGION:ACCOUNT:snapshot:ID`".to_owned());
+        let (region, account, kind, id) = match parts[..] {
+            ["arn", _, "rds", region, account, "snapshot", id] => {
+                (region, account, DatabaseKind::Instance, id)
+            }
+            ["arn", _, "rds", region, account, "cluster-snapshot", id] => {
+                (region, account, DatabaseKind::Cluster, id)
+            }
+            _ => {
+                let rule =
+                    "it is written `arn:aws:rds:REGION:ACCOUNT:snapshot:ID`, or with `cluster-snapshot`";
+                return Err(rule.to_owned());
+            }
         };
-        let region = Region::try_from(region.to_owned())?;
+        let (region, account) = (Region::try_from(region.to_owned())?, account.to_owned());
         let id = SnapshotId::try_from(id.to_owned())?;
-        Ok(Self { text, region, id })
+        Ok(Self { text, region, account, kind, id })
     }
 }
 
@@ -269,6 +362,10 @@ mod tests {
                 .unwrap();
         assert_eq!(arn.id().as_str(), "rds:orders-2026-01-02-03-04");
         assert_eq!(arn.region().as_str(), "us-east-1");
+        assert_eq!((arn.account(), arn.kind()), ("000000000000", DatabaseKind::Instance));
+        let cluster =
+            SnapshotArn::parse("arn:aws:rds:us-east-1:123456789012:cluster-snapshot:shop-1").unwrap();
+        assert_eq!((cluster.account(), cluster.kind()), ("123456789012", DatabaseKind::Cluster));
         for bad in [
             "",
             "orders",
@@ -279,6 +376,18 @@ mod tests {
         ] {
             assert_eq!(SnapshotArn::parse(bad).unwrap_err().name(), ErrorName::InvalidInput, "{bad}");
         }
+    }
+
+    #[test]
+    fn the_age_of_a_cluster_snapshots_copy_is_read_from_our_tag() {
+        let mut copy = crate::fixtures::snapshot("available");
+        copy.database_kind = DatabaseKind::Cluster;
+        copy.original_created_at = None;
+        assert_eq!(copy.taken_at(), copy.created_at);
+        copy.source_arn = Some("arn:aws:rds:us-east-1:000000000000:cluster-snapshot:shop-1".into());
+        assert_eq!(copy.taken_at(), None);
+        copy.tags.insert(labels::TAKEN_AT.into(), "2026-01-02T02:00:00Z".into());
+        assert_eq!(copy.taken_at(), Some(crate::fixtures::at("2026-01-02T02:00:00Z")));
     }
 
     #[test]

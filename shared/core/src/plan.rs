@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DrError, ErrorName, Result};
 use crate::ids::{DatabaseId, KmsKeyId, OperationId, Region, SnapshotId};
+use crate::observed::DatabaseKind;
 use crate::request::{BackupRequest, ProofRequest, Selector, ValidationDepth, ValidationOptions};
 
 /// Tags per RDS resource: 50, of which we keep ten for ourselves.
@@ -51,6 +52,9 @@ pub struct BackupPlan {
     pub account: String,
     /// The database; `None` until a selector is resolved.
     pub database: Option<DatabaseId>,
+    /// Whether that is an instance or a cluster, where the request says so.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// How to find the database, when it is not named.
     pub selector: Option<Selector>,
     /// The snapshot to create; `None` until the database is known.
@@ -71,7 +75,7 @@ pub struct BackupPlan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TemporaryTarget {
-    /// The instance.
+    /// The instance; the cluster that it is made in, where it needs one, has the same name.
     pub instance_id: DatabaseId,
     /// The secret with its fresh password.
     pub secret_id: String,
@@ -109,6 +113,9 @@ pub struct ProofPlan {
     pub snapshot_id: SnapshotId,
     /// The database that it was taken of, if it was named.
     pub database: Option<DatabaseId>,
+    /// Whether that is an instance or a cluster, where the request says so.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// The frame to compare with.
     pub frame_operation_id: Option<OperationId>,
     /// The backup that this proof is part of.
@@ -161,6 +168,7 @@ pub fn plan_backup(
         region: installation.region.clone(),
         account: installation.account.clone(),
         database: None,
+        database_kind: request.database_kind,
         selector: request.selector.clone(),
         snapshot_id: None,
         targets: plan_targets(request, installation)?,
@@ -183,7 +191,12 @@ impl BackupPlan {
     pub fn with_database(mut self, database: &DatabaseId) -> Result<Self> {
         let moment = self.started_at.to_zoned(TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string();
         let digits = &self.operation_id.digits()[..8];
-        self.snapshot_id = Some(SnapshotId::parse(format!("lifeboat-{database}-{moment}-{digits}"))?);
+        // Whether it is a cluster is not known yet, and the names of cluster snapshots are short. Nothing is ever
+        // read from a name, so that a database's long one may be cut.
+        let room = SnapshotId::CLUSTER_MAX - "lifeboat---".len() - moment.len() - digits.len();
+        let name = database.as_str();
+        let name = name[..name.len().min(room)].trim_end_matches('-');
+        self.snapshot_id = Some(SnapshotId::parse(format!("lifeboat-{name}-{moment}-{digits}"))?);
         self.database = Some(database.clone());
         Ok(self)
     }
@@ -294,6 +307,7 @@ pub fn plan_proof(
         region: installation.region.clone(),
         snapshot_id: request.snapshot_id.clone(),
         database: request.database.clone(),
+        database_kind: request.database_kind,
         frame_operation_id: request.frame_operation_id.clone(),
         parent_operation_id: request.parent_operation_id.clone(),
         depth: request.validation.depth,
@@ -335,6 +349,20 @@ mod tests {
         let plan = plan(json!({"database": "orders", "targetRegions": []})).unwrap();
         assert_eq!(plan.snapshot_id.unwrap().as_str(), "lifeboat-orders-20260102-030405-01234567");
         assert!(plan.targets.is_empty());
+    }
+
+    #[test]
+    fn the_snapshots_name_fits_a_cluster_snapshot_whatever_the_databases() {
+        let longest = format!("{}-{}", "a".repeat(28), "b".repeat(34));
+        for (database, expected) in [
+            (longest.as_str(), "lifeboat-aaaaaaaaaaaaaaaaaaaaaaaaaaaa-20260102-030405-01234567"),
+            ("a", "lifeboat-a-20260102-030405-01234567"),
+        ] {
+            let plan = plan(json!({"database": database, "targetRegions": []})).unwrap();
+            let name = plan.snapshot_id.unwrap();
+            assert_eq!(name.as_str(), expected);
+            assert!(name.as_str().len() <= SnapshotId::CLUSTER_MAX);
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{DrError, ErrorName, Leftovers, Result};
 use crate::ids::{DatabaseId, KmsKeyId, OperationId, Region, SnapshotId};
 use crate::labels::{self, Role};
-use crate::observed::{KeyFacts, Observed, SnapshotArn, SnapshotFacts, Tags};
+use crate::observed::{DatabaseKind, KeyFacts, Observed, SnapshotArn, SnapshotFacts, Tags};
+use crate::origin;
 use crate::plan;
 use crate::snapshot::{check_again_in, without_aws};
 
@@ -50,7 +51,10 @@ impl CopyOrder {
 
     /// The copy's name.
     pub fn copy_id(&self) -> SnapshotId {
-        self.source.id().copy_name()
+        match self.source.kind() {
+            DatabaseKind::Instance => self.source.id().copy_name(),
+            DatabaseKind::Cluster => self.source.id().cluster_copy_name(),
+        }
     }
 }
 
@@ -63,7 +67,7 @@ pub struct CopyRequest {
     pub id: SnapshotId,
     /// ARN of the destination's key.
     pub kms_key_arn: String,
-    /// Name of the option group in the destination; absent when the source has a default one.
+    /// For an instance's snapshot, the name of the option group in the destination; absent when the source has a default one.
     pub option_group: Option<String>,
     /// All tags of the copy.
     pub tags: Tags,
@@ -105,7 +109,7 @@ pub enum CopyStep {
         source_arn: String,
         /// The tag that remembers it; empty when it is written already.
         mark: Tags,
-        /// The failed copy.
+        /// The failed copy; of the same kind as the source.
         delete: SnapshotId,
         /// When to come back.
         check_again_in_seconds: u32,
@@ -114,12 +118,18 @@ pub enum CopyStep {
     Done(Box<Arrived>),
 }
 
-/// Checks what can be checked without asking AWS.
+/// Checks what can be checked without asking AWS. `account` is the one that the function runs in, where it is known.
 ///
 /// # Errors
-/// [`ErrorName::RegionUnknown`], [`ErrorName::KeyWrongRegion`], and [`ErrorName::InvalidInput`] for a copy within
+/// [`ErrorName::SnapshotForeign`] for another account's snapshot, [`ErrorName::RegionUnknown`],
+/// [`ErrorName::KeyWrongRegion`], and [`ErrorName::InvalidInput`] for a copy within
 /// one Region, an ARN of another snapshot, or illegal tags.
-pub fn check_order(order: &CopyOrder, id: &SnapshotId, known: &[Region]) -> Result<()> {
+pub fn check_order(
+    order: &CopyOrder,
+    id: &SnapshotId,
+    known: &[Region],
+    account: Option<&str>,
+) -> Result<()> {
     let invalid =
         |rule: &str| Err(DrError::new(ErrorName::InvalidInput, format!("{}: {rule}", order.what())));
     if order.source.id() != id {
@@ -129,6 +139,10 @@ pub fn check_order(order: &CopyOrder, id: &SnapshotId, known: &[Region]) -> Resu
         return invalid("the snapshot is in that Region already, and a copy beside it protects from nothing");
     }
     check_region(&order.region, known)?;
+    if account.is_some_and(|account| account != order.source.account()) {
+        let text = format!("{}: it belongs to account {}", order.what(), order.source.account());
+        return Err(DrError::new(ErrorName::SnapshotForeign, text));
+    }
     if let Some(region) = order.key.region().filter(|region| *region != order.region) {
         let text = format!("{}: the key is of {region}", order.what());
         return Err(DrError::new(ErrorName::KeyWrongRegion, text));
@@ -176,13 +190,19 @@ pub fn check_key(order: &CopyOrder, seen: Observed<KeyFacts>) -> Result<String> 
         return Err(error(ErrorName::KeyNotAccessible, "is not a symmetric encryption key".to_owned())
             .with_remedy("Name a symmetric key for encryption; RDS uses no others."));
     }
+    if key.manager.as_deref() == Some("AWS") {
+        let text = "is managed by AWS: a copy under it can never be shared with another account".to_owned();
+        return Err(error(ErrorName::KeyNotAccessible, text)
+            .with_remedy("Name a customer managed key of the destination Region."));
+    }
     Ok(key.arn)
 }
 
 /// Decides the next step.
 ///
 /// # Errors
-/// [`ErrorName::SnapshotMissing`] when the source is gone, [`ErrorName::SnapshotFailed`] when it is no snapshot to
+/// Those of [`origin::check_copying`], [`ErrorName::SnapshotMissing`] when the source is gone,
+/// [`ErrorName::SnapshotFailed`] when it is no snapshot to
 /// copy, [`ErrorName::SnapshotNotOurs`] when the copy's name is taken, [`ErrorName::ReplicationFailed`] after the
 /// second failure, [`ErrorName::ReplicationMismatch`] naming every difference, [`ErrorName::ReplicationTimeout`]
 /// after [`TIMEOUT`].
@@ -196,6 +216,7 @@ pub fn decide(
     let source = source.found_or_else(|| {
         DrError::new(ErrorName::SnapshotMissing, format!("{}: the source is gone", order.what()))
     })?;
+    origin::check_copying(&source)?;
     let Some(copy) = copy.into_option()? else {
         return begin(order, key_arn, &source, now);
     };
@@ -226,6 +247,9 @@ fn begin(order: &CopyOrder, key_arn: &str, source: &SnapshotFacts, now: Timestam
     let database = order.database.as_ref().map_or(source.database.as_str(), DatabaseId::as_str);
     let mut tags = labels::mark(Role::Copy, &order.operation, Some(database));
     tags.insert(labels::SOURCE_ARN.to_owned(), order.source.to_string());
+    if let (DatabaseKind::Cluster, Some(taken_at)) = (source.database_kind, source.taken_at()) {
+        tags.insert(labels::TAKEN_AT.to_owned(), taken_at.to_string());
+    }
     if let Some(proof) = source.tags.get(labels::PROOF) {
         tags.insert(labels::PROOF.to_owned(), proof.clone());
     }
@@ -314,7 +338,7 @@ fn verify(order: &CopyOrder, key_arn: &str, source: &SnapshotFacts, copy: &Snaps
     expect("its key", key_seen == key_arn, format!("`{key_seen}`, not `{key_arn}`"));
     expect(
         "its size",
-        copy.size_gb == source.size_gb,
+        copy.is_aurora() || copy.size_gb == source.size_gb,
         format!("{} GiB, not {} GiB", copy.size_gb, source.size_gb),
     );
     expect(
@@ -326,8 +350,8 @@ fn verify(order: &CopyOrder, key_arn: &str, source: &SnapshotFacts, copy: &Snaps
     let moment = |time: Option<Timestamp>| time.map_or_else(|| "unknown".to_owned(), |time| time.to_string());
     expect(
         "its original creation time",
-        taken_at.is_some() && copy.original_created_at == taken_at,
-        format!("{}, not {}", moment(copy.original_created_at), moment(taken_at)),
+        taken_at.is_some() && copy.taken_at() == taken_at,
+        format!("{}, not {}", moment(copy.taken_at()), moment(taken_at)),
     );
     match taken_at {
         Some(original_snapshot_create_time) if differences.is_empty() => Ok(Arrived {

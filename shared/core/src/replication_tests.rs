@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 use super::*;
-use crate::fixtures::{at, key, operation, region, snapshot};
+use crate::fixtures::{at, cluster_snapshot, key, operation, region, snapshot};
 
+const ACCOUNT: Option<&str> = Some("000000000000");
 const KEY: &str = "arn:aws:kms:us-west-2:000000000000:key/1";
 
 fn order() -> CopyOrder {
@@ -46,11 +47,11 @@ fn step(source: SnapshotFacts, copy: Option<SnapshotFacts>, now: Timestamp) -> R
 fn an_order_is_checked_before_anything_is_asked() {
     let known = [region("us-west-2"), region("eu-west-1")];
     let id = order().source.id().clone();
-    check_order(&order(), &id, &known).unwrap();
+    check_order(&order(), &id, &known, ACCOUNT).unwrap();
     let broken = |change: fn(&mut CopyOrder)| {
         let mut order = order();
         change(&mut order);
-        check_order(&order, &id, &known).unwrap_err().name()
+        check_order(&order, &id, &known, ACCOUNT).unwrap_err().name()
     };
     assert_eq!(broken(|order| order.region = region("ap-south-1")), ErrorName::RegionUnknown);
     assert_eq!(broken(|order| order.region = region("us-east-1")), ErrorName::InvalidInput);
@@ -64,8 +65,11 @@ fn an_order_is_checked_before_anything_is_asked() {
         }),
         ErrorName::InvalidInput
     );
+    let foreign = check_order(&order(), &id, &known, Some("111111111111")).unwrap_err();
+    assert_eq!(foreign.name(), ErrorName::SnapshotForeign);
+    check_order(&order(), &id, &known, None).unwrap();
     let other = SnapshotId::parse("orders-2").unwrap();
-    assert_eq!(check_order(&order(), &other, &known).unwrap_err().name(), ErrorName::InvalidInput);
+    assert_eq!(check_order(&order(), &other, &known, ACCOUNT).unwrap_err().name(), ErrorName::InvalidInput);
 }
 
 #[test]
@@ -277,4 +281,53 @@ fn the_key_comes_from_the_request_or_the_configuration() {
     assert_eq!(key_for(&region("us-west-2"), Some(asked.clone()), &configured).unwrap(), asked);
     assert_eq!(key_for(&region("us-west-2"), None, &configured).unwrap().as_str(), "alias/configured");
     assert_eq!(key_for(&region("eu-west-1"), None, &configured).unwrap_err().name(), ErrorName::KeyMissing);
+}
+
+fn cluster_order() -> CopyOrder {
+    let source = "arn:aws:rds:us-east-1:000000000000:cluster-snapshot:orders-1";
+    CopyOrder { source: SnapshotArn::parse(source).unwrap(), ..order() }
+}
+
+fn cluster_step(source: SnapshotFacts, copy: Option<SnapshotFacts>) -> Result<CopyStep> {
+    let copy = copy.map_or(Observed::Missing, Observed::Found);
+    decide(&cluster_order(), KEY, Observed::Found(source), copy, soon())
+}
+
+#[test]
+fn a_copy_of_a_cluster_snapshot_carries_the_age_that_rds_does_not_report() {
+    let source = cluster_snapshot("available");
+    let CopyStep::Copy(request) = cluster_step(source.clone(), None).unwrap() else { panic!() };
+    assert_eq!(request.source.kind(), DatabaseKind::Cluster);
+    assert_eq!(request.tags[labels::TAKEN_AT], source.created_at.unwrap().to_string());
+    let mut copy = cluster_snapshot("available");
+    copy.kms_key_id = Some(KEY.into());
+    copy.created_at = Some(at("2026-01-02T04:09:00Z"));
+    copy.source_arn = Some(cluster_order().source.to_string());
+    copy.tags = request.tags;
+    // Aurora reports no size that could be compared.
+    copy.size_gb = 1;
+    let CopyStep::Done(arrived) = cluster_step(source.clone(), Some(copy.clone())).unwrap() else { panic!() };
+    assert_eq!(Some(arrived.original_snapshot_create_time), source.created_at);
+    copy.tags.insert(labels::TAKEN_AT.into(), "2026-01-01T00:00:00Z".into());
+    let error = cluster_step(source, Some(copy)).unwrap_err();
+    assert_eq!(error.name(), ErrorName::ReplicationMismatch);
+}
+
+#[test]
+fn what_must_not_be_copied_is_refused_by_name_before_rds_is_asked() {
+    let mut plain = cluster_snapshot("available");
+    plain.encrypted = false;
+    assert_eq!(cluster_step(plain, None).unwrap_err().name(), ErrorName::SnapshotUnencrypted);
+    let mut theirs = snapshot("available");
+    theirs.kind = "awsbackup".into();
+    assert_eq!(step(theirs, None, soon()).unwrap_err().name(), ErrorName::SnapshotForeign);
+}
+
+#[test]
+fn a_key_that_aws_manages_is_not_used_for_copies() {
+    let mut default = key("us-west-2");
+    default.manager = Some("AWS".into());
+    let error = check_key(&order(), Observed::Found(default)).unwrap_err();
+    assert_eq!(error.name(), ErrorName::KeyNotAccessible);
+    assert!(error.remedy().contains("customer managed"), "{error}");
 }

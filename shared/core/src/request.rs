@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DrError, ErrorName, Result};
 use crate::ids::{DatabaseId, KmsKeyId, OperationId, Region, SnapshotId};
+use crate::observed::DatabaseKind;
 
 /// How deep a backup is validated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -130,6 +131,9 @@ pub struct BackupRequest {
     /// The database; this or `selector`.
     #[serde(default)]
     pub database: Option<DatabaseId>,
+    /// Whether `database` names an instance or a cluster; needed only where both exist under that name.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// Finds the database; this or `database`.
     #[serde(default)]
     pub selector: Option<Selector>,
@@ -165,6 +169,9 @@ pub struct ProofRequest {
     /// The database that it was taken of; learnt from the snapshot when absent.
     #[serde(default)]
     pub database: Option<DatabaseId>,
+    /// Whether it is a snapshot of an instance or of a cluster; needed only where both exist under that name.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
     /// The operation that framed the source, for a comparison of contents; without it only the structure is proven.
     #[serde(default)]
     pub frame_operation_id: Option<OperationId>,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{DrError, ErrorName, Leftovers, Result};
 use crate::ids::{DatabaseId, OperationId, SnapshotId};
 use crate::labels::{self, Proof, Role};
-use crate::observed::{DatabaseFacts, Observed, SnapshotFacts, Tags};
+use crate::observed::{DatabaseFacts, DatabaseKind, Observed, SnapshotFacts, Tags};
 use crate::plan;
 use crate::request::Selector;
 
@@ -48,14 +48,14 @@ pub fn pick(selector: &Selector, mut found: Vec<DatabaseFacts>) -> Result<Databa
 /// Whether a snapshot of this database can be taken now.
 ///
 /// # Errors
-/// [`ErrorName::EngineUnsupported`] for a member of a cluster, [`ErrorName::DatabaseUnavailable`] for a status in
-/// which RDS takes none.
+/// [`ErrorName::InvalidInput`] for a member of a cluster, which RDS takes no snapshot of;
+/// [`ErrorName::DatabaseUnavailable`] for a status in which RDS takes none.
 pub fn check_source(source: &DatabaseFacts) -> Result<()> {
     let what = format!("looking at database `{}` in {}", source.id, source.region);
     if let Some(cluster) = &source.cluster {
         let text = format!("{what}: it is a member of cluster `{cluster}` ({})", source.engine);
-        return Err(DrError::new(ErrorName::EngineUnsupported, text)
-            .with_remedy("Clusters have snapshots of their own kind, which this version does not take."));
+        return Err(DrError::new(ErrorName::InvalidInput, text)
+            .with_remedy(format!("Name the cluster instead: members are backed up with it (`{cluster}`).")));
     }
     if READY.contains(&source.status.as_str()) {
         Ok(())
@@ -70,7 +70,7 @@ pub fn check_source(source: &DatabaseFacts) -> Result<()> {
 pub struct SnapshotOrder {
     /// The operation that it is for.
     pub operation: OperationId,
-    /// The database.
+    /// The database; its kind is learnt by looking.
     pub database: DatabaseId,
     /// The snapshot's name.
     pub id: SnapshotId,
@@ -83,8 +83,13 @@ pub struct SnapshotOrder {
 /// What to do about a snapshot that is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Creation {
-    /// Create it with these tags.
-    Create(Tags),
+    /// Create it.
+    Create {
+        /// Of an instance or of a cluster.
+        kind: DatabaseKind,
+        /// All its tags.
+        tags: Tags,
+    },
     /// It was created by an earlier call of the same operation.
     Adopt(Box<SnapshotFacts>),
 }
@@ -112,7 +117,7 @@ pub fn decide_creation(
     labels::expire(&mut tags, order.expires_at);
     plan::check_tags(&without_aws(&order.tags))?;
     labels::add_user_tags(&mut tags, &order.tags);
-    Ok(Creation::Create(tags))
+    Ok(Creation::Create { kind: source.kind, tags })
 }
 
 /// A user's tags without those that only AWS may set.

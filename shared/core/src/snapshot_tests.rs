@@ -55,13 +55,18 @@ fn only_some_statuses_allow_a_snapshot() {
     }
     let mut member = database("orders", "available");
     member.cluster = Some("orders-cluster".into());
-    assert_eq!(check_source(&member).unwrap_err().name(), ErrorName::EngineUnsupported);
+    let error = check_source(&member).unwrap_err();
+    assert_eq!(error.name(), ErrorName::InvalidInput);
+    let cluster = member.cluster.unwrap();
+    assert!(error.remedy().contains(&cluster), "it says what to name instead: {error}");
+    check_source(&crate::fixtures::cluster("shop", "available")).unwrap();
 }
 
 #[test]
 fn a_new_snapshot_carries_our_tags_and_the_users() {
     let step = decide_creation(&order(), Observed::Missing, Observed::Found(database("orders", "available")));
-    let Creation::Create(tags) = step.unwrap() else { panic!("nothing is there to adopt") };
+    let Creation::Create { kind, tags } = step.unwrap() else { panic!("nothing is there to adopt") };
+    assert_eq!(kind, DatabaseKind::Instance);
     let expected = [
         (labels::DATABASE, "orders"),
         (labels::EXPIRES_AT, "2026-02-02T00:00:00Z"),

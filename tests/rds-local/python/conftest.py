@@ -46,7 +46,7 @@ def start(program, tmp_path):
 @pytest.fixture
 def new_region(rds):
     """Makes Regions that no other test knows; what is in them afterwards is removed."""
-    rds.configure(**QUICK, copySlots=20)
+    rds.configure(**QUICK, copySlots=20, clusterCopySlots=5, clusterQuota=40, clusterSnapshotQuota=100)
     made = []
 
     def make() -> Region:
@@ -57,6 +57,7 @@ def new_region(rds):
     rds.control("DELETE", "faults")
     rds.configure(**QUICK)
     for region in made:
+        region.remove_clusters()
         for name in region.state()["instances"]:
             if region.look(name)["DeletionProtection"]:
                 region.client.modify_db_instance(DBInstanceIdentifier=name, DeletionProtection=False)
@@ -66,8 +67,8 @@ def new_region(rds):
         for name in region.state()["instances"]:
             region.wait_gone(name)
         for name, snapshot in region.state()["snapshots"].items():
-            automated = name.startswith("rds:")
-            if snapshot["status"] != "creating" and not automated:
+            ours = not name.startswith(("rds:", "awsbackup:"))
+            if snapshot["status"] != "creating" and ours:
                 region.client.delete_db_snapshot(DBSnapshotIdentifier=name)
 
 

@@ -172,7 +172,9 @@ class Region:
         poll(names, lambda seen: name not in seen)
 
     def look_snapshot(self, name: str) -> dict:
-        return self.client.describe_db_snapshots(DBSnapshotIdentifier=name)["DBSnapshots"][0]
+        # An automated snapshot is found by its identifier only with its type beside it.
+        kind = {"SnapshotType": "automated"} if name.startswith("rds:") else {}
+        return self.client.describe_db_snapshots(DBSnapshotIdentifier=name, **kind)["DBSnapshots"][0]
 
     def wait_snapshot(self, name: str, status: str = "available") -> dict:
         return poll(lambda: self.look_snapshot(name), lambda seen: seen["Status"] == status)
@@ -188,9 +190,86 @@ class Region:
         )
         return self.wait_instance(name)
 
+    # Clusters
+
+    def begin_cluster(self, name: str, **parameters) -> dict:
+        given = {
+            "DBClusterIdentifier": name,
+            "Engine": "aurora-postgresql",
+            "EngineVersion": "17",
+            "MasterUsername": "boss",
+            "MasterUserPassword": PASSWORD,
+            "DatabaseName": "app",
+        } | parameters
+        return self.client.create_db_cluster(**{key: value for key, value in given.items() if value is not None})
+
+    def cluster(self, name: str, members: int = 1, **parameters) -> dict:
+        """An available cluster with so many members, `<name>-1` and on."""
+        self.begin_cluster(name, **parameters)
+        self.wait_cluster(name)
+        for number in range(members):
+            self.member(name, f"{name}-{number + 1}")
+        return self.look_cluster(name)
+
+    def member(self, cluster: str, name: str, **parameters) -> dict:
+        given = {"DBInstanceClass": "db.r6g.large", "Engine": "aurora-postgresql"} | parameters
+        self.client.create_db_instance(DBInstanceIdentifier=name, DBClusterIdentifier=cluster, **given)
+        return self.wait_instance(name)
+
+    def look_cluster(self, name: str) -> dict:
+        return self.client.describe_db_clusters(DBClusterIdentifier=name)["DBClusters"][0]
+
+    def wait_cluster(self, name: str, status: str = "available") -> dict:
+        def good(seen):
+            return seen["Status"] == status and "MasterUserPassword" not in seen.get("PendingModifiedValues", {})
+
+        return poll(lambda: self.look_cluster(name), good)
+
+    def wait_cluster_gone(self, name: str) -> None:
+        def names():
+            return [one["DBClusterIdentifier"] for one in self.client.describe_db_clusters()["DBClusters"]]
+
+        poll(names, lambda seen: name not in seen)
+
+    def look_cluster_snapshot(self, name: str) -> dict:
+        listed = self.client.describe_db_cluster_snapshots(DBClusterSnapshotIdentifier=name)
+        return listed["DBClusterSnapshots"][0]
+
+    def wait_cluster_snapshot(self, name: str, status: str = "available") -> dict:
+        return poll(lambda: self.look_cluster_snapshot(name), lambda seen: seen["Status"] == status)
+
+    def cluster_snapshot(self, name: str, cluster: str, **parameters) -> dict:
+        self.client.create_db_cluster_snapshot(
+            DBClusterSnapshotIdentifier=name, DBClusterIdentifier=cluster, **parameters
+        )
+        self.wait_cluster(cluster)
+        return self.wait_cluster_snapshot(name)
+
+    def delete_cluster(self, name: str) -> None:
+        """Members first, where they are not RDS's own."""
+        seen = self.look_cluster(name)
+        if seen["DeletionProtection"]:
+            self.client.modify_db_cluster(DBClusterIdentifier=name, DeletionProtection=False)
+        if seen["Engine"].startswith("aurora"):
+            for member in seen["DBClusterMembers"]:
+                if self.look(member["DBInstanceIdentifier"])["DBInstanceStatus"] != "deleting":
+                    self.client.delete_db_instance(DBInstanceIdentifier=member["DBInstanceIdentifier"])
+        self.client.delete_db_cluster(DBClusterIdentifier=name, SkipFinalSnapshot=True)
+
+    def remove_clusters(self) -> None:
+        names = list(self.state()["clusters"])
+        for name in names:
+            if self.look_cluster(name)["Status"] != "deleting":
+                self.delete_cluster(name)
+        for name in names:
+            self.wait_cluster_gone(name)
+        for name, snapshot in self.state()["clusterSnapshots"].items():
+            if snapshot["status"] != "creating" and not name.startswith("rds:"):
+                self.client.delete_db_cluster_snapshot(DBClusterSnapshotIdentifier=name)
+
     def psql(self, instance: str, statement: str, **settings) -> "Answer":
         """Runs SQL as the master user through the instance's endpoint, TLS verified against rds-local's CA."""
-        port = self.look(instance)["Endpoint"]["Port"]
+        port = settings.pop("port", None) or self.look(instance)["Endpoint"]["Port"]
         given = {
             "host": "127.0.0.1",
             "port": port,
@@ -213,7 +292,9 @@ class Region:
     def state(self) -> dict:
         status, answer = self.rds.control("GET", "state")
         assert status == 200
-        return answer["regions"].get(self.name, {"instances": {}, "snapshots": {}})
+        return answer["regions"].get(
+            self.name, {"instances": {}, "snapshots": {}, "clusters": {}, "clusterSnapshots": {}}
+        )
 
     def fault(self, action: str, effect: dict, **more) -> None:
         self.rds.order("faults", {"action": action, "region": self.name, "effect": effect} | more)

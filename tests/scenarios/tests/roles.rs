@@ -26,8 +26,11 @@ const ALLOWED: [(&str, &[&str]); 7] = [
         "CreateSnapshotRole",
         &[
             "rds:DescribeDBInstances",
+            "rds:DescribeDBClusters",
             "rds:DescribeDBSnapshots",
+            "rds:DescribeDBClusterSnapshots",
             "rds:CreateDBSnapshot",
+            "rds:CreateDBClusterSnapshot",
             "rds:AddTagsToResource",
             "kms:DescribeKey",
             "kms:CreateGrant",
@@ -37,7 +40,9 @@ const ALLOWED: [(&str, &[&str]); 7] = [
         "ValidateBackupRole",
         &[
             "rds:DescribeDBInstances",
+            "rds:DescribeDBClusters",
             "rds:DescribeDBSnapshots",
+            "rds:DescribeDBClusterSnapshots",
             "s3:GetObject",
             "s3:PutObject",
             "s3:ListBucket",
@@ -51,10 +56,16 @@ const ALLOWED: [(&str, &[&str]); 7] = [
         "RestoreDatabaseRole",
         &[
             "rds:DescribeDBInstances",
+            "rds:DescribeDBClusters",
             "rds:DescribeDBSnapshots",
+            "rds:DescribeDBClusterSnapshots",
             "rds:RestoreDBInstanceFromDBSnapshot",
             "rds:ModifyDBInstance",
             "rds:DeleteDBInstance",
+            "rds:RestoreDBClusterFromSnapshot",
+            "rds:CreateDBInstance",
+            "rds:ModifyDBCluster",
+            "rds:DeleteDBCluster",
             "rds:AddTagsToResource",
             "kms:DescribeKey",
             "kms:CreateGrant",
@@ -69,9 +80,12 @@ const ALLOWED: [(&str, &[&str]); 7] = [
         "ReplicateToRegionRole",
         &[
             "rds:DescribeDBSnapshots",
+            "rds:DescribeDBClusterSnapshots",
             "rds:CopyDBSnapshot",
+            "rds:CopyDBClusterSnapshot",
             "rds:AddTagsToResource",
             "rds:DeleteDBSnapshot",
+            "rds:DeleteDBClusterSnapshot",
             "kms:DescribeKey",
             "kms:CreateGrant",
             "kms:Decrypt",
@@ -162,25 +176,47 @@ fn what_changes_or_deletes_stops_at_our_prefix() {
     for role in template.resources("AWS::IAM::Role").keys() {
         for statement in template.statements(role) {
             for action in one_or_many(&statement["Action"]) {
-                let prefix = match action.as_str().unwrap() {
-                    "rds:DeleteDBInstance" | "rds:ModifyDBInstance" => ":db:lifeboat-tmp-*",
-                    "rds:DeleteDBSnapshot" => ":snapshot:lifeboat-*",
-                    "secretsmanager:DeleteSecret" | "secretsmanager:CreateSecret" => ":secret:lifeboat/tmp/*",
+                let snapshots: &[&str] = &[":snapshot:lifeboat-*", ":cluster-snapshot:lifeboat-*"];
+                let prefixes: &[&str] = match action.as_str().unwrap() {
+                    "rds:DeleteDBInstance" | "rds:ModifyDBInstance" => &[":db:lifeboat-tmp-*"],
+                    "rds:DeleteDBCluster" | "rds:ModifyDBCluster" => &[":cluster:lifeboat-tmp-*"],
+                    "rds:DeleteDBSnapshot" | "rds:DeleteDBClusterSnapshot" => snapshots,
+                    "secretsmanager:DeleteSecret" | "secretsmanager:CreateSecret" => {
+                        &[":secret:lifeboat/tmp/*"]
+                    }
                     _ => continue,
                 };
                 seen += 1;
                 for resource in one_or_many(&statement["Resource"]) {
+                    let resource = resource["Fn::Sub"].as_str().unwrap();
                     assert!(
-                        resource["Fn::Sub"].as_str().unwrap().ends_with(prefix),
+                        prefixes.iter().any(|prefix| resource.ends_with(prefix)),
                         "{role}: {action} on {resource}"
                     );
                 }
-                if action == "rds:DeleteDBSnapshot" {
+                if prefixes == snapshots {
                     let regions = &statement["Condition"]["StringEquals"]["aws:RequestedRegion"];
                     assert_eq!(regions, &json!({"Ref": "TargetRegions"}), "never where the source is");
                 }
             }
         }
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 8);
+}
+
+#[test]
+fn members_are_made_in_temporary_clusters_only() {
+    let template = Template::read().unwrap();
+    for role in template.resources("AWS::IAM::Role").keys() {
+        for statement in template.statements(role) {
+            if !one_or_many(&statement["Action"]).contains(&&json!("rds:CreateDBInstance")) {
+                continue;
+            }
+            for resource in one_or_many(&statement["Resource"]) {
+                let resource = resource["Fn::Sub"].as_str().unwrap();
+                let database = resource.contains(":db:") || resource.contains(":cluster:");
+                assert!(!database || resource.ends_with(":lifeboat-tmp-*"), "{role}: {resource}");
+            }
+        }
+    }
 }

@@ -2,13 +2,19 @@
 
 use dr_core::Result;
 use dr_core::ids::DatabaseId;
-use dr_core::observed::{DatabaseFacts, Observed};
+use dr_core::observed::{DatabaseFacts, DatabaseKind, Observed};
 use dr_core::request::Tag;
 use dr_core::restore::RestoreRequest;
+use dr_core::sought;
 
 use super::snapshots::observed;
 use super::{Rds, facts};
 use crate::errors::{Call, code_of};
+
+fn carries(tags: &[aws_sdk_rds::types::Tag], wanted: &Tag) -> bool {
+    tags.iter()
+        .any(|seen| seen.key() == Some(&wanted.key) && seen.value().unwrap_or_default() == wanted.value)
+}
 
 /// What came of asking for a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +51,11 @@ impl Rds {
         }
     }
 
-    /// All instances of this Region that carry a tag, over all pages. RDS has no filter for tags, so every instance
-    /// is read.
+    /// All instances and clusters of this Region that carry a tag, over all pages; members of a cluster that carries
+    /// it too are left out. RDS has no filter for tags, so every one is read.
     ///
     /// # Errors
-    /// The named error of the call `rds:DescribeDBInstances`.
+    /// The named error of the calls `rds:DescribeDBInstances` and `rds:DescribeDBClusters`.
     pub async fn databases_with_tag(&self, tag: &Tag) -> Result<Vec<DatabaseFacts>> {
         let call = Call::read(
             "rds:DescribeDBInstances",
@@ -59,16 +65,22 @@ impl Rds {
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|fault| call.failure(fault))?;
-            for instance in page.db_instances() {
-                let carries = instance.tag_list().iter().any(|seen| {
-                    seen.key() == Some(&tag.key) && seen.value().unwrap_or_default() == tag.value
-                });
-                if carries {
-                    found.push(facts::database(instance, &self.region)?);
-                }
+            for instance in page.db_instances().iter().filter(|seen| carries(seen.tag_list(), tag)) {
+                found.push(facts::database(instance, &self.region)?);
             }
         }
-        Ok(found)
+        let call = Call::read(
+            "rds:DescribeDBClusters",
+            format!("looking for a cluster with the tag `{}` in {}", tag.key, self.region),
+        );
+        let mut pages = self.client.describe_db_clusters().max_records(100).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|fault| call.failure(fault))?;
+            for cluster in page.db_clusters().iter().filter(|seen| carries(seen.tag_list(), tag)) {
+                found.push(facts::cluster(cluster, &self.region)?);
+            }
+        }
+        Ok(sought::without_members(found))
     }
 
     /// Asks for a new instance from a snapshot.
@@ -80,11 +92,17 @@ impl Rds {
             "rds:RestoreDBInstanceFromDBSnapshot",
             format!("restoring snapshot `{}` in {} as `{}`", request.snapshot, self.region, request.id),
         );
+        let snapshot = Some(request.snapshot.to_string());
+        let (of_instance, of_cluster) = match request.snapshot_kind {
+            DatabaseKind::Instance => (snapshot, None),
+            DatabaseKind::Cluster => (None, snapshot),
+        };
         let sent = self
             .client
             .restore_db_instance_from_db_snapshot()
             .db_instance_identifier(request.id.as_str())
-            .db_snapshot_identifier(request.snapshot.as_str())
+            .set_db_snapshot_identifier(of_instance)
+            .set_db_cluster_snapshot_identifier(of_cluster)
             .set_db_instance_class(request.instance_class.clone())
             .db_subnet_group_name(&request.subnet_group)
             .set_vpc_security_group_ids(Some(request.security_group_ids.clone()))

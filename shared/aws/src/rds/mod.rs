@@ -3,6 +3,7 @@
 //! Errors which an answer hangs on ("already exists", "not now", "no room") are values; the rest are errors of
 //! ours. Nothing waits and nothing is tried again here, beyond what the SDK does by itself.
 
+mod clusters;
 mod facts;
 mod instances;
 mod snapshots;

@@ -1,4 +1,4 @@
-//! A small AWS with state: instances, snapshots, keys and secrets, which a test looks at and changes between calls.
+//! A small AWS with state: instances, clusters, snapshots, keys and secrets, which a test looks at and changes between calls.
 //!
 //! It answers what the functions call, in the form of the wire, and nothing happens in it by itself: a status changes
 //! when the test changes it. How RDS behaves over time is the local RDS's task, in the end-to-end tests.
@@ -52,6 +52,10 @@ pub struct State {
     pub databases: BTreeMap<(String, String), Resource>,
     /// DB snapshots.
     pub snapshots: BTreeMap<(String, String), Resource>,
+    /// DB clusters.
+    pub clusters: BTreeMap<(String, String), Resource>,
+    /// DB cluster snapshots.
+    pub cluster_snapshots: BTreeMap<(String, String), Resource>,
     /// KMS keys by ARN: their state. Every alias means the first key of its Region.
     pub keys: BTreeMap<String, String>,
     /// Secrets by name: their content.
@@ -117,10 +121,30 @@ fn perform(state: &mut State, sent: &Sent) -> Reply {
         "DescribeDBSnapshots" => {
             describe(&state.snapshots, sent, ("DBSnapshotIdentifier", "DBSnapshot", "DBSnapshotNotFound"))
         }
+        "DescribeDBClusters" => {
+            describe(&state.clusters, sent, ("DBClusterIdentifier", "DBCluster", "DBClusterNotFoundFault"))
+        }
+        "DescribeDBClusterSnapshots" => describe(
+            &state.cluster_snapshots,
+            sent,
+            ("DBClusterSnapshotIdentifier", "DBClusterSnapshot", "DBClusterSnapshotNotFoundFault"),
+        ),
         "CreateDBSnapshot" => create_snapshot(state, sent),
+        "CreateDBClusterSnapshot" => create_cluster_snapshot(state, sent),
         "CopyDBSnapshot" => copy_snapshot(state, sent),
+        "CopyDBClusterSnapshot" => copy_cluster_snapshot(state, sent),
         "DeleteDBSnapshot" => delete_snapshot(state, sent),
+        "DeleteDBClusterSnapshot" => {
+            match state.cluster_snapshots.remove(&key(sent, "DBClusterSnapshotIdentifier")) {
+                Some(snapshot) => rds_answer(&sent.action, &snapshot.xml("DBClusterSnapshot")),
+                None => Reply::query_error(404, "DBClusterSnapshotNotFoundFault", "gone"),
+            }
+        }
         "RestoreDBInstanceFromDBSnapshot" => restore(state, sent),
+        "RestoreDBClusterFromSnapshot" => restore_cluster(state, sent),
+        "CreateDBInstance" => create_member(state, sent),
+        "ModifyDBCluster" => modify_cluster(state, sent),
+        "DeleteDBCluster" => delete_cluster(state, sent),
         "ModifyDBInstance" => modify(state, sent),
         "DeleteDBInstance" => delete_database(state, sent),
         "AddTagsToResource" => add_tags(state, sent),
@@ -191,6 +215,120 @@ fn create_snapshot(state: &mut State, sent: &Sent) -> Reply {
     let answer = rds_answer(&sent.action, &snapshot.xml("DBSnapshot"));
     state.snapshots.insert(at, snapshot);
     answer
+}
+
+fn create_cluster_snapshot(state: &mut State, sent: &Sent) -> Reply {
+    let at = key(sent, "DBClusterSnapshotIdentifier");
+    let cluster = sent.parameter("DBClusterIdentifier");
+    if state.cluster_snapshots.contains_key(&at) {
+        return Reply::query_error(400, "DBClusterSnapshotAlreadyExistsFault", &at.1);
+    }
+    if !state.clusters.contains_key(&(at.0.clone(), cluster.clone())) {
+        return Reply::query_error(404, "DBClusterNotFoundFault", &cluster);
+    }
+    let arn = format!("arn:aws:rds:{}:000000000000:cluster-snapshot:{}", at.0, at.1);
+    let mut snapshot = Resource::new(&[
+        ("DBClusterSnapshotIdentifier", &at.1),
+        ("DBClusterSnapshotArn", &arn),
+        ("DBClusterIdentifier", &cluster),
+        ("Status", "creating"),
+        ("SnapshotType", "manual"),
+    ]);
+    snapshot.tags = sent.tags();
+    let answer = rds_answer(&sent.action, &snapshot.xml("DBClusterSnapshot"));
+    state.cluster_snapshots.insert(at, snapshot);
+    answer
+}
+
+fn copy_cluster_snapshot(state: &mut State, sent: &Sent) -> Reply {
+    let source = sent.parameter("SourceDBClusterSnapshotIdentifier");
+    let at = key(sent, "TargetDBClusterSnapshotIdentifier");
+    if state.cluster_snapshots.contains_key(&at) {
+        return Reply::query_error(400, "DBClusterSnapshotAlreadyExistsFault", &at.1);
+    }
+    let original =
+        state.cluster_snapshots.values().find(|seen| seen.member("DBClusterSnapshotArn") == source).cloned();
+    let Some(mut copy) = original else {
+        return Reply::query_error(404, "DBClusterSnapshotNotFoundFault", &source);
+    };
+    if copy.member("StorageEncrypted") != "true" {
+        return Reply::query_error(400, "InvalidParameterCombination", "KmsKeyId with an unencrypted source");
+    }
+    copy.set("DBClusterSnapshotIdentifier", &at.1);
+    copy.set("DBClusterSnapshotArn", &format!("arn:aws:rds:{}:000000000000:cluster-snapshot:{}", at.0, at.1));
+    copy.set("Status", "copying");
+    copy.set("KmsKeyId", &sent.parameter("KmsKeyId"));
+    copy.set("SnapshotCreateTime", "2026-01-02T04:09:00Z");
+    copy.set("SourceDBClusterSnapshotArn", &source);
+    copy.tags = sent.tags();
+    let answer = rds_answer(&sent.action, &copy.xml("DBClusterSnapshot"));
+    state.cluster_snapshots.insert(at, copy);
+    answer
+}
+
+fn restore_cluster(state: &mut State, sent: &Sent) -> Reply {
+    let at = key(sent, "DBClusterIdentifier");
+    if state.clusters.contains_key(&at) {
+        return Reply::query_error(400, "DBClusterAlreadyExistsFault", &at.1);
+    }
+    let arn = format!("arn:aws:rds:{}:000000000000:cluster:{}", at.0, at.1);
+    let mut cluster = Resource::new(&[
+        ("DBClusterIdentifier", &at.1),
+        ("DBClusterArn", &arn),
+        ("Status", "creating"),
+        ("Engine", &sent.parameter("Engine")),
+    ]);
+    cluster.tags = sent.tags();
+    let answer = rds_answer(&sent.action, &cluster.xml("DBCluster"));
+    state.clusters.insert(at, cluster);
+    answer
+}
+
+fn create_member(state: &mut State, sent: &Sent) -> Reply {
+    let at = key(sent, "DBInstanceIdentifier");
+    let cluster = key(sent, "DBClusterIdentifier");
+    match state.clusters.get(&cluster) {
+        None => return Reply::query_error(404, "DBClusterNotFoundFault", &cluster.1),
+        Some(found) if found.member("Status") != "available" => {
+            return Reply::query_error(400, "InvalidDBClusterStateFault", "not now");
+        }
+        Some(_) => {}
+    }
+    let made = restore(state, sent);
+    if let Some(member) = state.databases.get_mut(&at) {
+        member.set("DBClusterIdentifier", &cluster.1);
+    }
+    made
+}
+
+fn modify_cluster(state: &mut State, sent: &Sent) -> Reply {
+    let Some(cluster) = state.clusters.get_mut(&key(sent, "DBClusterIdentifier")) else {
+        return Reply::query_error(404, "DBClusterNotFoundFault", "gone");
+    };
+    if cluster.member("Status") != "available" {
+        return Reply::query_error(400, "InvalidDBClusterStateFault", "not now");
+    }
+    cluster.raw.push_str(
+        "<PendingModifiedValues><MasterUserPassword>****</MasterUserPassword></PendingModifiedValues>",
+    );
+    rds_answer(&sent.action, &cluster.xml("DBCluster"))
+}
+
+fn delete_cluster(state: &mut State, sent: &Sent) -> Reply {
+    let at = key(sent, "DBClusterIdentifier");
+    let has_members = state.databases.iter().any(|((region, _), member)| {
+        *region == at.0
+            && member.member("DBClusterIdentifier") == at.1
+            && member.member("DBInstanceStatus") != "deleting"
+    });
+    let Some(cluster) = state.clusters.get_mut(&at) else {
+        return Reply::query_error(404, "DBClusterNotFoundFault", "gone");
+    };
+    if has_members || matches!(cluster.member("Status"), "creating" | "deleting") {
+        return Reply::query_error(400, "InvalidDBClusterStateFault", "not now");
+    }
+    cluster.set("Status", "deleting");
+    rds_answer(&sent.action, &cluster.xml("DBCluster"))
 }
 
 fn copy_snapshot(state: &mut State, sent: &Sent) -> Reply {
@@ -267,10 +405,14 @@ fn delete_database(state: &mut State, sent: &Sent) -> Reply {
 
 fn add_tags(state: &mut State, sent: &Sent) -> Reply {
     let arn = sent.parameter("ResourceName");
-    let found =
-        state.databases.values_mut().chain(state.snapshots.values_mut()).find(|seen| {
-            [seen.member("DBInstanceArn"), seen.member("DBSnapshotArn")].contains(&arn.as_str())
-        });
+    let arns = ["DBInstanceArn", "DBSnapshotArn", "DBClusterArn", "DBClusterSnapshotArn"];
+    let found = state
+        .databases
+        .values_mut()
+        .chain(state.snapshots.values_mut())
+        .chain(state.clusters.values_mut())
+        .chain(state.cluster_snapshots.values_mut())
+        .find(|seen| arns.iter().any(|member| seen.member(member) == arn));
     let Some(resource) = found else {
         return Reply::query_error(404, "DBSnapshotNotFound", &arn);
     };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::aws::Aws;
-use super::engine::{Engine, MariaDb, Postgres};
+use super::engine::{Aurora, Engine, MariaDb, Postgres};
 use super::fault::Fault;
 use super::faults::Faults;
 use super::model::{Instance, Region, Snapshot};
@@ -29,8 +29,14 @@ pub(super) struct Config {
     pub(super) instance_quota: usize,
     /// Manual snapshots in a Region.
     pub(super) snapshot_quota: usize,
-    /// Cross-Region copies under way into a Region.
+    /// Cross-Region copies of instance snapshots under way into a Region.
     pub(super) copy_slots: usize,
+    /// Clusters in a Region.
+    pub(super) cluster_quota: usize,
+    /// Manual cluster snapshots in a Region.
+    pub(super) cluster_snapshot_quota: usize,
+    /// Cross-Region copies of cluster snapshots under way into a Region.
+    pub(super) cluster_copy_slots: usize,
 }
 
 impl Default for Config {
@@ -42,6 +48,9 @@ impl Default for Config {
             instance_quota: 40,
             snapshot_quota: 100,
             copy_slots: 20,
+            cluster_quota: 40,
+            cluster_snapshot_quota: 100,
+            cluster_copy_slots: 5,
         }
     }
 }
@@ -116,8 +125,12 @@ impl Cloud {
 
     /// All engines.
     pub(super) fn engines(&self) -> Vec<Arc<dyn Engine>> {
-        let mut engines = vec![Arc::clone(&self.postgres) as Arc<dyn Engine>];
-        engines.extend(self.mariadb.iter().map(|mariadb| Arc::clone(mariadb) as Arc<dyn Engine>));
+        let postgres = Arc::clone(&self.postgres) as Arc<dyn Engine>;
+        let mut engines = vec![Aurora::postgresql(Arc::clone(&postgres)), postgres];
+        for mariadb in &self.mariadb {
+            let mariadb = Arc::clone(mariadb) as Arc<dyn Engine>;
+            engines.extend([Aurora::mysql(Arc::clone(&mariadb)), mariadb]);
+        }
         engines
     }
 
@@ -155,14 +168,12 @@ impl Cloud {
 
     /// Changes a snapshot if it is still there. Says whether it did.
     pub(super) fn update_snapshot(&self, region: &str, dir: &Path, act: impl FnOnce(&mut Snapshot)) -> bool {
-        self.region(region, |region| {
-            match region.snapshots.values_mut().find(|snapshot| snapshot.dir == dir) {
-                Some(snapshot) => {
-                    act(snapshot);
-                    true
-                }
-                None => false,
+        self.region(region, |region| match region.all_snapshots().find(|snapshot| snapshot.dir == dir) {
+            Some(snapshot) => {
+                act(snapshot);
+                true
             }
+            None => false,
         })
     }
 }

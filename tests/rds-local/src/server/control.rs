@@ -14,7 +14,9 @@ use super::actions::{self, Call};
 use super::cloud::{Cloud, Config};
 use super::damage::{self, Failure};
 use super::faults;
+use super::model::{Kind, Region, Snapshot};
 use super::params::Params;
+use super::shelf::Shelf;
 
 type Reply = (StatusCode, Json<Value>);
 type Body<T> = Result<Json<T>, JsonRejection>;
@@ -58,16 +60,24 @@ async fn state(State(cloud): State<Arc<Cloud>>) -> Reply {
                 });
                 instances.insert(instance.id.clone(), of);
             }
-            let mut snapshots = serde_json::Map::new();
-            for snapshot in region.snapshots.values() {
+            let mut clusters = serde_json::Map::new();
+            for cluster in region.clusters.values() {
+                let core = &cluster.core;
                 let of = json!({
-                    "instance": snapshot.instance_id, "status": snapshot.status, "progress": snapshot.progress,
-                    "kmsKey": snapshot.kms_key, "source": snapshot.source.as_ref().map(|source| &source.arn),
-                    "dir": snapshot.dir,
+                    "resourceId": core.resource_id, "status": core.status, "port": core.port,
+                    "version": core.settings.version, "dir": core.dir, "members": cluster.members,
                 });
-                snapshots.insert(snapshot.id.clone(), of);
+                clusters.insert(core.id.clone(), of);
             }
-            regions.insert(name.clone(), json!({"instances": instances, "snapshots": snapshots}));
+            let [snapshots, cluster_snapshots] =
+                [Shelf::Instances, Shelf::Clusters].map(|shelf| snapshots_of(shelf, region));
+            regions.insert(
+                name.clone(),
+                json!({
+                    "instances": instances, "snapshots": snapshots,
+                    "clusters": clusters, "clusterSnapshots": cluster_snapshots,
+                }),
+            );
         }
         json!({"config": state.config, "faults": state.faults.standing(), "regions": regions})
     };
@@ -80,6 +90,17 @@ async fn state(State(cloud): State<Arc<Cloud>>) -> Reply {
         }
     }
     fine(whole)
+}
+
+fn snapshots_of(shelf: Shelf, region: &Region) -> serde_json::Map<String, Value> {
+    let of = |snapshot: &Snapshot| {
+        json!({
+            "instance": snapshot.instance_id, "status": snapshot.status, "progress": snapshot.progress,
+            "kmsKey": snapshot.kms_key, "source": snapshot.source.as_ref().map(|source| &source.arn),
+            "dir": snapshot.dir,
+        })
+    };
+    shelf.of(region).values().map(|snapshot| (snapshot.id.clone(), of(snapshot))).collect()
 }
 
 async fn show_config(State(cloud): State<Arc<Cloud>>) -> Reply {
@@ -183,17 +204,40 @@ async fn connections(State(cloud): State<Arc<Cloud>>, body: Body<Connections>) -
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Automated {
     region: String,
-    instance: String,
+    #[serde(default)]
+    instance: Option<String>,
+    #[serde(default)]
+    cluster: Option<String>,
+    #[serde(default)]
+    by: By,
 }
 
-/// What the backup window would do: an automated snapshot, now.
+/// Who takes snapshots that no user asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum By {
+    #[default]
+    Rds,
+    AwsBackup,
+}
+
+/// What the backup window or AWS Backup would do: a snapshot of an instance or a cluster, now.
 async fn automated_snapshot(State(cloud): State<Arc<Cloud>>, body: Body<Automated>) -> Reply {
     let order = match body {
         Ok(Json(order)) => order,
         Err(error) => return refused(StatusCode::BAD_REQUEST, &error.body_text()),
     };
     let call = Call { cloud, region: order.region, params: Params::default(), outcome: None };
-    match actions::automated(&call, &order.instance).await {
+    let kind = match order.by {
+        By::Rds => Kind::Automated,
+        By::AwsBackup => Kind::AwsBackup,
+    };
+    let (shelf, owner) = match (order.instance, order.cluster) {
+        (Some(instance), None) => (Shelf::Instances, instance),
+        (None, Some(cluster)) => (Shelf::Clusters, cluster),
+        _ => return refused(StatusCode::BAD_REQUEST, &"an instance or a cluster is wanted"),
+    };
+    match actions::unasked(&call, shelf, kind, &owner).await {
         Ok(_) => fine(json!({})),
         Err(fault) => refused(StatusCode::CONFLICT, &format!("{}: {}", fault.code, fault.message)),
     }

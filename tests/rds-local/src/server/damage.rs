@@ -83,8 +83,9 @@ struct Files {
     lock: Arc<tokio::sync::RwLock<()>>,
 }
 
-fn find(cloud: &Cloud, region: &str, snapshot: &str) -> Result<Files, Failure> {
-    cloud.region(region, |region| match region.snapshots.get(&snapshot.to_ascii_lowercase()) {
+fn find(cloud: &Cloud, name: &str, snapshot: &str) -> Result<Files, Failure> {
+    let wanted = snapshot.to_ascii_lowercase();
+    cloud.region(name, |region| match region.all_snapshots().find(|one| one.id == wanted) {
         Some(found) if found.status == "available" => Ok(Files {
             dir: found.dir.clone(),
             engine: found.settings.engine.clone(),
@@ -92,7 +93,7 @@ fn find(cloud: &Cloud, region: &str, snapshot: &str) -> Result<Files, Failure> {
             lock: Arc::clone(&found.files),
         }),
         Some(found) => Err(Failure::Refused(format!("snapshot {snapshot} is {}", found.status))),
-        None => Err(Failure::Refused(format!("there is no snapshot {snapshot} in {}", region.name))),
+        None => Err(Failure::Refused(format!("there is no snapshot {snapshot} in {name}"))),
     })
 }
 

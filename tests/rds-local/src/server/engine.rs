@@ -1,6 +1,7 @@
 //! The seam between the API and real database servers: PostgreSQL, and MariaDB (no MySQL: it is not to be had here).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -38,6 +39,67 @@ pub(super) trait Server: Send {
     fn stop(self: Box<Self>) -> Result<(), Error>;
 }
 
+/// Whether an engine's name is one of Aurora's.
+pub(super) fn is_aurora(engine: &str) -> bool {
+    engine.starts_with("aurora")
+}
+
+/// The one version of Aurora MySQL: its own numbers say nothing of the server behind it.
+const AURORA_MYSQL: &str = "8.0.mysql_aurora.3.08.1";
+
+/// Aurora's flavour of an engine: the same servers under another name.
+pub(super) struct Aurora {
+    name: &'static str,
+    title: &'static str,
+    engine: Arc<dyn Engine>,
+}
+
+impl Aurora {
+    /// Aurora PostgreSQL, in the versions of PostgreSQL.
+    pub(super) fn postgresql(engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
+        Arc::new(Self { name: "aurora-postgresql", title: "Aurora PostgreSQL", engine })
+    }
+
+    /// Aurora MySQL, over the newest server there is.
+    pub(super) fn mysql(engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
+        Arc::new(Self { name: "aurora-mysql", title: "Aurora MySQL", engine })
+    }
+
+    fn behind(&self, version: &str) -> String {
+        let newest = || self.engine.versions().pop();
+        (version == AURORA_MYSQL).then(newest).flatten().unwrap_or_else(|| version.to_owned())
+    }
+}
+
+impl Engine for Aurora {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn title(&self) -> &'static str {
+        self.title
+    }
+
+    fn versions(&self) -> Vec<String> {
+        match self.name {
+            "aurora-mysql" => vec![AURORA_MYSQL.to_owned()],
+            _ => self.engine.versions(),
+        }
+    }
+
+    fn create(&self, version: &str, dir: &Path, checksums: bool, master: MasterUser) -> Result<(), Error> {
+        self.engine.create(&self.behind(version), dir, checksums, master)
+    }
+
+    fn start(&self, version: &str, dir: &Path, port: u16, tls: &Authority) -> Result<Box<dyn Server>, Error> {
+        self.engine.start(&self.behind(version), dir, port, tls)
+    }
+
+    fn copy(&self, version: &str, dir: &Path, to: &Path) -> Result<(), Error> {
+        self.engine.copy(&self.behind(version), dir, to)
+    }
+}
+
 /// The default parameter group family of an engine's version: "postgres17".
 pub(super) fn family(engine: &str, version: &str) -> String {
     format!("{engine}{}", major(engine, version))
@@ -45,7 +107,7 @@ pub(super) fn family(engine: &str, version: &str) -> String {
 
 /// The major version: "17" of PostgreSQL 17.5, "10.11" of MariaDB 10.11.14.
 pub(super) fn major<'v>(engine: &str, version: &'v str) -> &'v str {
-    let parts = if engine == "mariadb" { 2 } else { 1 };
+    let parts = if matches!(engine, "mariadb" | "aurora-mysql") { 2 } else { 1 };
     version.match_indices('.').nth(parts - 1).map_or(version, |(at, _)| &version[..at])
 }
 

@@ -55,20 +55,6 @@ impl Fault {
         Self::new("DBSnapshotNotFound", 404, format!("DBSnapshot {id} not found."))
     }
 
-    pub(super) fn snapshot_exists(id: &str) -> Self {
-        let message =
-            format!("Cannot create the snapshot because a snapshot with the identifier {id} already exists.");
-        Self::new("DBSnapshotAlreadyExists", 400, message)
-    }
-
-    pub(super) fn snapshot_state(id: &str, status: &str, wanted: &str) -> Self {
-        Self::new(
-            "InvalidDBSnapshotState",
-            400,
-            format!("Snapshot {id} is {status}, which does not allow to {wanted}."),
-        )
-    }
-
     /// One of the two meanings of this code; the wording is AWS's and is all that tells them apart.
     pub(super) fn snapshot_quota(limit: usize) -> Self {
         Self::new("SnapshotQuotaExceeded", 400, format!("Cannot create more than {limit} manual snapshots"))
@@ -81,6 +67,24 @@ impl Fault {
             400,
             format!("Cannot copy more than {limit} snapshots across regions"),
         )
+    }
+
+    pub(super) fn cluster_not_found(id: &str) -> Self {
+        Self::new("DBClusterNotFoundFault", 404, format!("DBCluster {id} not found."))
+    }
+
+    pub(super) fn cluster_exists() -> Self {
+        Self::new("DBClusterAlreadyExistsFault", 400, "DB Cluster already exists")
+    }
+
+    pub(super) fn cluster_state(id: &str, status: &str, wanted: &str) -> Self {
+        let message = format!("Cluster {id} is {status}, which does not allow to {wanted}.");
+        Self::new("InvalidDBClusterStateFault", 400, message)
+    }
+
+    /// A quota that is answered with HTTP 403, which is no matter of permissions.
+    pub(super) fn cluster_quota() -> Self {
+        Self::new("DBClusterQuotaExceededFault", 403, "DB Cluster quota exceeded")
     }
 
     pub(super) fn key(key: &str, why: &str) -> Self {

@@ -35,7 +35,7 @@ pub(super) fn snapshot(parameter: &str, text: &str) -> Result<String, Fault> {
 pub(super) struct Arn {
     pub(super) region: String,
     pub(super) account: String,
-    /// db, snapshot, subgrp, pg, og.
+    /// db, snapshot, cluster, cluster-snapshot, subgrp, pg, cluster-pg, og.
     pub(super) kind: String,
     pub(super) name: String,
 }
@@ -59,12 +59,31 @@ pub(super) fn arn(region: &str, account: &str, kind: &str, name: &str) -> String
 
 /// A name such as `db-ABCDEFGHIJKLMNOPQRSTUVWXYZ`, unique for ever.
 pub(super) fn resource_id() -> String {
+    format!("db-{}", letters())
+}
+
+/// The same for a cluster.
+pub(super) fn cluster_resource_id() -> String {
+    format!("{CLUSTER_RESOURCE}{}", letters())
+}
+
+/// Whether a resource id is a cluster's.
+pub(super) fn is_cluster(resource_id: &str) -> bool {
+    resource_id.starts_with(CLUSTER_RESOURCE)
+}
+
+const CLUSTER_RESOURCE: &str = "cluster-";
+
+fn letters() -> String {
     let letters: String = Uuid::new_v4().simple().to_string().to_ascii_uppercase();
-    format!("db-{}", &letters[..26])
+    letters[..26].to_owned()
 }
 
 /// Whether the text is a DB instance class.
 pub(super) fn is_class(text: &str) -> bool {
+    if text == "db.serverless" {
+        return true;
+    }
     let mut parts = text.split('.');
     parts.next() == Some("db")
         && parts.next().is_some_and(|family| !family.is_empty())

@@ -67,7 +67,7 @@ pub(super) struct Pending {
     pub(super) password: bool,
 }
 
-/// A DB instance with, in time, a server behind it.
+/// A DB instance with, in time, a server behind it. Also what a DB cluster is made of: see [`Cluster`].
 pub(super) struct Instance {
     pub(super) id: String,
     pub(super) resource_id: String,
@@ -76,6 +76,8 @@ pub(super) struct Instance {
     pub(super) epoch: u64,
     pub(super) settings: Settings,
     pub(super) pending: Pending,
+    /// The cluster that it is a member of; such an instance has an endpoint and no server of its own.
+    pub(super) cluster: Option<String>,
     pub(super) secret: Option<MasterSecret>,
     pub(super) tags: Vec<Tag>,
     /// When it became available first.
@@ -87,11 +89,39 @@ pub(super) struct Instance {
     pub(super) machine: Arc<AsyncMutex<Machine>>,
 }
 
+/// A DB cluster: one server that all its members lead to. There is no replication inside: a reader reads what the
+/// writer wrote.
+pub(super) struct Cluster {
+    /// Identifier, status, settings, files and server. Its class is `DBClusterInstanceClass`, empty for Aurora.
+    pub(super) core: Instance,
+    /// Its members in the order of their creation; the first one is the writer.
+    pub(super) members: Vec<String>,
+    /// Capacity of Serverless v2 members.
+    pub(super) scaling: Option<Scaling>,
+}
+
+impl Cluster {
+    /// Whether it is of Aurora: members come and go by themselves. Else it is a Multi-AZ DB cluster, whose three
+    /// members are RDS's.
+    pub(super) fn is_aurora(&self) -> bool {
+        engine::is_aurora(&self.core.settings.engine)
+    }
+}
+
+/// `ServerlessV2ScalingConfiguration`, in Aurora capacity units.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Scaling {
+    pub(super) least: f64,
+    pub(super) most: f64,
+}
+
 /// The server of an instance and the way to it.
 #[derive(Default)]
 pub(super) struct Machine {
     pub(super) server: Option<Box<dyn Server>>,
     pub(super) endpoint: Option<Endpoint>,
+    /// The port that the server itself listens on.
+    pub(super) backend: Option<u16>,
     /// Set when the instance is being deleted: a start that comes late must not begin.
     pub(super) condemned: bool,
 }
@@ -103,6 +133,8 @@ pub(super) enum Kind {
     Manual,
     /// RDS; it goes with its instance.
     Automated,
+    /// AWS Backup; only AWS Backup deletes it.
+    AwsBackup,
 }
 
 impl Kind {
@@ -111,6 +143,7 @@ impl Kind {
         match self {
             Self::Manual => "manual",
             Self::Automated => "automated",
+            Self::AwsBackup => "awsbackup",
         }
     }
 
@@ -119,14 +152,16 @@ impl Kind {
         match self {
             Self::Manual => "Manual",
             Self::Automated => "Automated",
+            Self::AwsBackup => "AWS Backup",
         }
     }
 }
 
-/// A DB snapshot: a physical copy of an instance's files.
+/// A DB snapshot or a DB cluster snapshot: a physical copy of an instance's or a cluster's files.
 pub(super) struct Snapshot {
     pub(super) id: String,
     pub(super) kind: Kind,
+    /// The instance or the cluster.
     pub(super) instance_id: String,
     pub(super) resource_id: String,
     pub(super) status: String,
@@ -187,7 +222,7 @@ pub(super) struct OptionGroup {
 #[derive(Debug, Clone)]
 pub(super) struct Event {
     pub(super) time: Timestamp,
-    /// "db-instance" or "db-snapshot".
+    /// "db-instance", "db-snapshot", "db-cluster" or "db-cluster-snapshot".
     pub(super) source_type: &'static str,
     pub(super) source: String,
     pub(super) arn: String,
@@ -201,8 +236,11 @@ pub(super) struct Region {
     pub(super) account: String,
     pub(super) instances: BTreeMap<String, Instance>,
     pub(super) snapshots: BTreeMap<String, Snapshot>,
+    pub(super) clusters: BTreeMap<String, Cluster>,
+    pub(super) cluster_snapshots: BTreeMap<String, Snapshot>,
     pub(super) subnet_groups: BTreeMap<String, SubnetGroup>,
     pub(super) parameter_groups: BTreeMap<String, ParameterGroup>,
+    pub(super) cluster_parameter_groups: BTreeMap<String, ParameterGroup>,
     pub(super) option_groups: BTreeMap<String, OptionGroup>,
     pub(super) events: Vec<Event>,
 }
@@ -215,8 +253,11 @@ impl Region {
             account: account.to_owned(),
             instances: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            cluster_snapshots: BTreeMap::new(),
             subnet_groups: BTreeMap::new(),
             parameter_groups: BTreeMap::new(),
+            cluster_parameter_groups: BTreeMap::new(),
             option_groups: BTreeMap::new(),
             events: Vec::new(),
         };
@@ -230,9 +271,9 @@ impl Region {
                 (engine::family(engine, version), engine::major(engine, version).to_owned());
             let name = format!("default.{family}");
             let description = format!("Default parameter group for {family}");
-            region
-                .parameter_groups
-                .insert(name.clone(), ParameterGroup { name, family, description, tags: Vec::new() });
+            let group = ParameterGroup { name: name.clone(), family, description, tags: Vec::new() };
+            region.cluster_parameter_groups.insert(name.clone(), group.clone());
+            region.parameter_groups.insert(name, group);
             let name = engine::option_group(engine, version);
             let description = format!("Default option group for {engine} {major}");
             let group = OptionGroup {
@@ -251,8 +292,15 @@ impl Region {
         ids::arn(&self.name, &self.account, kind, name)
     }
 
+    /// The instance, or what a cluster is made of.
     pub(super) fn instance_by_resource(&mut self, resource_id: &str) -> Option<&mut Instance> {
-        self.instances.values_mut().find(|instance| instance.resource_id == resource_id)
+        let clusters = self.clusters.values_mut().map(|cluster| &mut cluster.core);
+        self.instances.values_mut().chain(clusters).find(|instance| instance.resource_id == resource_id)
+    }
+
+    /// Every snapshot, of instances and of clusters.
+    pub(super) fn all_snapshots(&mut self) -> impl Iterator<Item = &mut Snapshot> {
+        self.snapshots.values_mut().chain(self.cluster_snapshots.values_mut())
     }
 
     /// The zone that is chosen where none is asked for.
@@ -266,19 +314,24 @@ impl Region {
         "sg-00000000".to_owned()
     }
 
-    /// Notes an event about an instance.
-    pub(super) fn instance_event(&mut self, id: &str, category: &'static str, message: impl Into<String>) {
-        let arn = self.arn("db", id);
-        self.event("db-instance", id, arn, category, message.into());
+    /// Notes an event about an instance or a cluster, if it is still there.
+    pub(super) fn resource_event(
+        &mut self,
+        resource: &str,
+        category: &'static str,
+        message: impl Into<String>,
+    ) {
+        let Some(id) = self.instance_by_resource(resource).map(|instance| instance.id.clone()) else {
+            return;
+        };
+        let (source, kind) =
+            if ids::is_cluster(resource) { ("db-cluster", "cluster") } else { ("db-instance", "db") };
+        let arn = self.arn(kind, &id);
+        self.event(source, &id, arn, category, message.into());
     }
 
-    /// Notes an event about a snapshot.
-    pub(super) fn snapshot_event(&mut self, id: &str, category: &'static str, message: impl Into<String>) {
-        let arn = self.arn("snapshot", id);
-        self.event("db-snapshot", id, arn, category, message.into());
-    }
-
-    fn event(
+    /// Notes an event.
+    pub(super) fn event(
         &mut self,
         source_type: &'static str,
         id: &str,

@@ -1,6 +1,9 @@
 //! Instances, snapshots and groups as XML, with the members that the service model names.
 
-use super::model::{Instance, OptionGroup, ParameterGroup, Pending, Region, Settings, Snapshot, SubnetGroup};
+use super::engine::is_aurora;
+use super::model::{
+    Cluster, Instance, OptionGroup, ParameterGroup, Pending, Region, Settings, Snapshot, SubnetGroup,
+};
 use super::params::Tag;
 use super::xml::Xml;
 
@@ -20,7 +23,8 @@ pub(super) fn instance(xml: &mut Xml, region: &Region, instance: &Instance) {
         .put("Engine", &settings.engine)
         .put("DBInstanceStatus", &instance.status)
         .put("MasterUsername", &settings.master_username)
-        .put_some("DBName", settings.database.as_ref());
+        .put_some("DBName", settings.database.as_ref())
+        .put_some("DBClusterIdentifier", instance.cluster.as_ref());
     if let Some(port) = instance.port {
         xml.within("Endpoint", |xml| {
             xml.put("Address", "127.0.0.1").put("Port", port).put("HostedZoneId", "Z2R2ITUGPM61AM");
@@ -150,6 +154,114 @@ pub(super) fn snapshot(xml: &mut Xml, region: &Region, snapshot: &Snapshot) {
         .put("DedicatedLogVolume", false);
 }
 
+/// The content of a `DBCluster` element. Writer and reader endpoint are two names of one address.
+pub(super) fn cluster(xml: &mut Xml, region: &Region, cluster: &Cluster) {
+    let (core, settings) = (&cluster.core, &cluster.core.settings);
+    xml.put("DBClusterIdentifier", &core.id)
+        .put("DBClusterArn", region.arn("cluster", &core.id))
+        .put("DbClusterResourceId", &core.resource_id)
+        .put("Status", &core.status)
+        .put("Engine", &settings.engine)
+        .put("EngineVersion", &settings.version)
+        .put("EngineMode", "provisioned")
+        .put("MasterUsername", &settings.master_username)
+        .put_some("DatabaseName", settings.database.as_ref())
+        .put("AllocatedStorage", settings.allocated_storage)
+        .put("MultiAZ", cluster.members.len() > 1)
+        .put("DBSubnetGroup", &settings.subnet_group)
+        .put("DBClusterParameterGroup", &settings.parameter_group)
+        .put("BackupRetentionPeriod", settings.backup_retention)
+        .put("PreferredBackupWindow", &settings.backup_window)
+        .put("PreferredMaintenanceWindow", &settings.maintenance_window)
+        .put_time("ClusterCreateTime", core.created)
+        .put("StorageType", &settings.storage_type)
+        .put_some("Iops", settings.iops);
+    if let Some(port) = core.port {
+        xml.put("Endpoint", "127.0.0.1").put("ReaderEndpoint", "localhost").put("Port", port);
+    }
+    if !cluster.is_aurora() {
+        xml.put("DBClusterInstanceClass", &settings.class);
+    }
+    if core.created.is_some() {
+        xml.put_time("LatestRestorableTime", Some(jiff::Timestamp::now()));
+    }
+    let members = cluster.members.iter().enumerate();
+    xml.list("DBClusterMembers", "DBClusterMember", members, |xml, (number, member)| {
+        xml.put("DBInstanceIdentifier", member)
+            .put("IsClusterWriter", number == 0)
+            .put("DBClusterParameterGroupStatus", "in-sync")
+            .put("PromotionTier", 1);
+    })
+    .list("VpcSecurityGroups", "VpcSecurityGroupMembership", &settings.security_groups, |xml, group| {
+        xml.put("VpcSecurityGroupId", group).put("Status", "active");
+    });
+    if let Some(scaling) = cluster.scaling {
+        xml.within("ServerlessV2ScalingConfiguration", |xml| {
+            xml.put("MinCapacity", scaling.least).put("MaxCapacity", scaling.most);
+        });
+    }
+    if core.pending.password {
+        xml.within("PendingModifiedValues", |xml| {
+            xml.put("MasterUserPassword", "****");
+        });
+    }
+    if let Some(secret) = &core.secret {
+        xml.within("MasterUserSecret", |xml| {
+            xml.put("SecretArn", &secret.arn)
+                .put("SecretStatus", "active")
+                .put_some("KmsKeyId", secret.kms_key.as_ref());
+        });
+    }
+    xml.put("StorageEncrypted", settings.kms_key.is_some())
+        .put_some("KmsKeyId", settings.kms_key.as_ref())
+        .put("IAMDatabaseAuthenticationEnabled", settings.iam_authentication)
+        .put("DeletionProtection", settings.deletion_protection)
+        .put("CopyTagsToSnapshot", settings.copy_tags_to_snapshot)
+        .put("CrossAccountClone", false)
+        .put("HttpEndpointEnabled", false)
+        .put("ActivityStreamStatus", "stopped")
+        .put("NetworkType", "IPV4");
+    tags(xml, &core.tags);
+}
+
+/// The content of a `DBClusterSnapshot` element: it has neither the original's creation time nor the database's.
+pub(super) fn cluster_snapshot(xml: &mut Xml, region: &Region, snapshot: &Snapshot) {
+    let settings = &snapshot.settings;
+    let finished = snapshot.status != "creating";
+    // Aurora's volume has no allocated size, and its snapshots no port.
+    let aurora = is_aurora(&settings.engine);
+    xml.put("DBClusterSnapshotIdentifier", &snapshot.id)
+        .put("DBClusterSnapshotArn", region.arn("cluster-snapshot", &snapshot.id))
+        .put("DBClusterIdentifier", &snapshot.instance_id)
+        .put("DbClusterResourceId", &snapshot.resource_id)
+        .put_time("SnapshotCreateTime", snapshot.created.filter(|_| finished))
+        .put_time("ClusterCreateTime", snapshot.instance_created)
+        .put("Engine", &settings.engine)
+        .put("EngineMode", "provisioned")
+        .put("EngineVersion", &settings.version)
+        .put("AllocatedStorage", if aurora { 0 } else { settings.allocated_storage })
+        .put("Status", &snapshot.status)
+        .put("Port", if aurora { 0 } else { snapshot.port })
+        .put("VpcId", VPC)
+        .put("MasterUsername", &settings.master_username)
+        .put("LicenseModel", "postgresql-license")
+        .put("SnapshotType", snapshot.kind.name())
+        .put("PercentProgress", snapshot.progress)
+        .put("StorageType", &settings.storage_type)
+        .put("StorageEncrypted", snapshot.kms_key.is_some())
+        .put_some("KmsKeyId", snapshot.kms_key.as_ref())
+        .put_some("SourceDBClusterSnapshotArn", snapshot.source.as_ref().map(|source| &source.arn))
+        .put("IAMDatabaseAuthenticationEnabled", settings.iam_authentication);
+    tags(xml, &snapshot.tags);
+}
+
+/// A cluster as the whole content of a result.
+pub(super) fn cluster_result(region: &Region, what: &Cluster) -> String {
+    let mut xml = Xml::new();
+    xml.within("DBCluster", |xml| cluster(xml, region, what));
+    xml.done()
+}
+
 /// The content of a `DBSubnetGroup` element.
 pub(super) fn subnet_group(xml: &mut Xml, region: &Region, group: &SubnetGroup) {
     xml.put("DBSubnetGroupName", &group.name)
@@ -167,12 +279,14 @@ pub(super) fn subnet_group(xml: &mut Xml, region: &Region, group: &SubnetGroup) 
         .put("DBSubnetGroupArn", region.arn("subgrp", &group.name));
 }
 
-/// The content of a `DBParameterGroup` element.
-pub(super) fn parameter_group(xml: &mut Xml, region: &Region, group: &ParameterGroup) {
-    xml.put("DBParameterGroupName", &group.name)
+/// The content of a `DBParameterGroup` or `DBClusterParameterGroup` element.
+pub(super) fn parameter_group(xml: &mut Xml, region: &Region, group: &ParameterGroup, cluster: bool) {
+    let (element, kind) =
+        if cluster { ("DBClusterParameterGroup", "cluster-pg") } else { ("DBParameterGroup", "pg") };
+    xml.put(&format!("{element}Name"), &group.name)
         .put("DBParameterGroupFamily", &group.family)
         .put("Description", &group.description)
-        .put("DBParameterGroupArn", region.arn("pg", &group.name));
+        .put(&format!("{element}Arn"), region.arn(kind, &group.name));
 }
 
 /// The content of an `OptionGroup` element.
@@ -190,12 +304,5 @@ pub(super) fn option_group(xml: &mut Xml, region: &Region, group: &OptionGroup) 
 pub(super) fn instance_result(region: &Region, what: &Instance) -> String {
     let mut xml = Xml::new();
     xml.within("DBInstance", |xml| instance(xml, region, what));
-    xml.done()
-}
-
-/// A snapshot as the whole content of a result.
-pub(super) fn snapshot_result(region: &Region, what: &Snapshot) -> String {
-    let mut xml = Xml::new();
-    xml.within("DBSnapshot", |xml| snapshot(xml, region, what));
     xml.done()
 }

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 
 use super::whole::finding;
 use super::{MAX_FINDINGS, Verdict};
+use crate::engine::Engine;
+use crate::observed::DatabaseKind;
 use crate::proof::judgement::{
     CheckCounts, Coverage, Finding, FindingKind, Judgement, Level, Report, RestoreFacts, Severity,
 };
@@ -17,6 +19,8 @@ use crate::proof::judgement::{
 pub struct SnapshotView {
     /// The database that it was taken of.
     pub database: String,
+    /// What that is.
+    pub database_kind: DatabaseKind,
     /// Its status, such as `available`.
     pub status: String,
     /// The engine.
@@ -114,7 +118,9 @@ fn findings(input: &QuickInput<'_>) -> Vec<Finding> {
     if snapshot.status != "available" {
         say(Severity::Error, format!("Its status is `{}`, not `available`.", snapshot.status));
     }
-    if snapshot.size_gb == 0 {
+    // Aurora's volume has no allocated size, so that RDS reports none.
+    let aurora = Engine::of_name(&snapshot.engine).is_some_and(Engine::is_aurora);
+    if snapshot.size_gb == 0 && !aurora {
         say(Severity::Error, "Its allocated storage is 0 GiB.".to_owned());
     }
     if let Some(expected) = input.database
@@ -139,7 +145,11 @@ fn findings(input: &QuickInput<'_>) -> Vec<Finding> {
         }
     }
     if !snapshot.encrypted {
-        say(Severity::Warning, "It is not encrypted; a copy in another Region will be.".to_owned());
+        let copies = match snapshot.database_kind {
+            DatabaseKind::Instance => "a copy in another Region will be",
+            DatabaseKind::Cluster => "a cluster's cannot be copied to another Region under a key",
+        };
+        say(Severity::Warning, format!("It is not encrypted; {copies}."));
     }
     if !snapshot.tags.contains_key("lifeboat:operation-id") {
         say(Severity::Info, "It was not made by Lifeboat.".to_owned());

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::Call;
 use crate::server::engine;
 use crate::server::fault::{Answer, Fault};
+use crate::server::shelf::Shelf;
 use crate::server::xml::Xml;
 
 pub(super) fn attributes(call: &Call) -> Answer {
@@ -20,17 +21,21 @@ pub(super) fn attributes(call: &Call) -> Answer {
             ("DBSecurityGroups", 0, 25),
             ("AuthorizationsPerDBSecurityGroup", 0, 20),
             ("DBParameterGroups", region.parameter_groups.len(), 50),
-            ("ManualSnapshots", super::snapshots::number_of(region), config.snapshot_quota),
+            ("ManualSnapshots", super::snapshots::number_of(region, Shelf::Instances), config.snapshot_quota),
             ("EventSubscriptions", 0, 20),
             ("DBSubnetGroups", region.subnet_groups.len(), 50),
             ("OptionGroups", region.option_groups.len(), 20),
             ("SubnetsPerDBSubnetGroup", 0, 20),
             ("ReadReplicasPerMaster", 0, 15),
-            ("DBClusters", 0, 40),
-            ("DBClusterParameterGroups", 0, 50),
+            ("DBClusters", region.clusters.len(), config.cluster_quota),
+            ("DBClusterParameterGroups", region.cluster_parameter_groups.len(), 50),
             ("DBClusterRoles", 0, 5),
             ("DBInstanceRoles", 0, 5),
-            ("ManualClusterSnapshots", 0, 100),
+            (
+                "ManualClusterSnapshots",
+                super::snapshots::number_of(region, Shelf::Clusters),
+                config.cluster_snapshot_quota,
+            ),
             ("CustomEndpointsPerDBCluster", 0, 5),
         ];
         let mut xml = Xml::new();

@@ -1,4 +1,5 @@
-//! `CopyDBSnapshot`: called in the destination Region with the source as an ARN, or within one Region.
+//! `CopyDBSnapshot` and `CopyDBClusterSnapshot`: called in the destination Region with the source as an ARN, or within
+//! one Region. Copies of cluster snapshots have other limits and another rule for keys.
 
 use std::sync::Arc;
 
@@ -13,26 +14,32 @@ use crate::server::faults::Outcome;
 use crate::server::ids::{self, Arn};
 use crate::server::model::{Kind, Snapshot, Source};
 use crate::server::params::Tag;
-use crate::server::render;
+use crate::server::shelf::Shelf;
 
 /// Whether a status is one of a copy that is not finished.
 pub(super) fn is_under_way(status: &str) -> bool {
     matches!(status, "pending" | "copying")
 }
 
-pub(super) async fn copy(call: &Call) -> Answer {
+pub(super) async fn copy(call: &Call, shelf: Shelf) -> Answer {
     let params = &call.params;
-    let named = params.required("SourceDBSnapshotIdentifier")?;
-    let target = ids::snapshot("TargetDBSnapshotIdentifier", params.required("TargetDBSnapshotIdentifier")?)?;
+    let named = params.required(shelf.source_parameter())?;
+    let parameter = shelf.target_parameter();
+    let target = ids::identifier(parameter, params.required(parameter)?, shelf.longest_id())?;
     let tags = params.tags()?;
     let (source_region, source_id) = match Arn::parse(named) {
-        Some(arn) if arn.kind == "snapshot" => (arn.region, arn.name),
+        Some(arn) if arn.kind == shelf.arn_kind() => (arn.region, arn.name),
         Some(_) => return Err(Fault::value(format!("Invalid snapshot ARN: {named}"))),
         None => (call.region.clone(), named.to_ascii_lowercase()),
     };
     let crossing = source_region != call.region;
-    let original = look_at(call, &source_region, &source_id, named)?;
+    let original = look_at(call, shelf, &source_region, &source_id, named)?;
     let kms_key = match (params.get("KmsKeyId").filter(|key| !key.is_empty()), &original.kms_key) {
+        (Some(_), None) if shelf == Shelf::Clusters => {
+            return Err(Fault::combination(
+                "KmsKeyId cannot be specified when copying an unencrypted DB cluster snapshot.",
+            ));
+        }
         (Some(key), _) => Some(keys::resolve(call, key).await?),
         (None, Some(_)) if crossing => {
             let message = "KmsKeyId is required to copy an encrypted snapshot to another Region: a key of the \
@@ -55,10 +62,10 @@ pub(super) async fn copy(call: &Call) -> Answer {
     let tags = merged_tags(&original, params.flag("CopyTags")?.unwrap_or(false), tags);
     let (quota, slots) = {
         let config = call.cloud.config();
-        (config.snapshot_quota, config.copy_slots)
+        (shelf.quota(&config), shelf.copy_slots(&config))
     };
     let dir = call.cloud.place(&call.region, "snapshots", &Uuid::new_v4().to_string());
-    let source_arn = ids::arn(&source_region, &call.cloud.account, "snapshot", &source_id);
+    let source_arn = ids::arn(&source_region, &call.cloud.account, shelf.arn_kind(), &source_id);
     let mut settings = original.settings.clone();
     settings.option_group = option_group;
     settings.kms_key.clone_from(&kms_key);
@@ -82,22 +89,23 @@ pub(super) async fn copy(call: &Call) -> Answer {
         files: Arc::default(),
     };
     let answer = call.cloud.region(&call.region, |region| {
-        if region.snapshots.contains_key(&target) {
-            return Err(Fault::snapshot_exists(&target));
+        if shelf.of(region).contains_key(&target) {
+            return Err(shelf.exists(&target));
         }
-        if super::snapshots::number_of(region) >= quota {
+        if super::snapshots::number_of(region, shelf) >= quota {
             return Err(Fault::snapshot_quota(quota));
         }
-        let under_way = region.snapshots.values().filter(|snapshot| is_under_way(&snapshot.status)).count();
+        let under_way = shelf.of(region).values().filter(|snapshot| is_under_way(&snapshot.status)).count();
         if crossing && under_way >= slots {
             return Err(Fault::copy_slots(slots));
         }
-        let answer = render::snapshot_result(region, &snapshot);
-        region.snapshots.insert(target.clone(), snapshot);
-        region.snapshot_event(&target, "creation", "Started copy of the snapshot");
+        let answer = shelf.result(region, &snapshot);
+        shelf.of_mut(region).insert(target.clone(), snapshot);
+        shelf.event(region, &target, "creation", "Started copy of the snapshot");
         Ok(answer)
     })?;
     let task = Copying {
+        shelf,
         cloud: Arc::clone(&call.cloud),
         region: call.region.clone(),
         id: target,
@@ -127,11 +135,11 @@ struct Original {
     files: Arc<tokio::sync::RwLock<()>>,
 }
 
-fn look_at(call: &Call, region: &str, id: &str, named: &str) -> Result<Original, Fault> {
+fn look_at(call: &Call, shelf: Shelf, region: &str, id: &str, named: &str) -> Result<Original, Fault> {
     call.cloud.region(region, |region| {
-        let snapshot = region.snapshots.get(id).ok_or_else(|| Fault::snapshot_not_found(named))?;
+        let snapshot = shelf.of(region).get(id).ok_or_else(|| shelf.not_found(named))?;
         if snapshot.status != "available" {
-            return Err(Fault::snapshot_state(id, &snapshot.status, "copy it"));
+            return Err(shelf.state(id, &snapshot.status, "copy it"));
         }
         Ok(Original {
             instance_id: snapshot.instance_id.clone(),
@@ -164,6 +172,7 @@ fn merged_tags(original: &Original, copy_tags: bool, own: Option<Vec<Tag>>) -> V
 
 /// The task that copies.
 struct Copying {
+    shelf: Shelf,
     cloud: Arc<Cloud>,
     region: String,
     id: String,
@@ -209,7 +218,7 @@ impl Copying {
             Ok(()) => ("creation", "Finished copy of the snapshot".to_owned()),
             Err(error) => ("failure", format!("The copy of the snapshot failed: {error}")),
         };
-        self.cloud.region(&self.region, |region| region.snapshot_event(&self.id, category, message));
+        self.cloud.region(&self.region, |region| self.shelf.event(region, &self.id, category, message));
         if !there || !fine {
             machine::remove(self.dir).await;
         }

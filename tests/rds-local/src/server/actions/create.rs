@@ -25,6 +25,9 @@ const SMALLEST_STORAGE: u32 = 20;
 /// Creates an instance: a cluster by initdb with RDS's roles, started behind an endpoint.
 pub(super) async fn create(call: &Call) -> Answer {
     let params = &call.params;
+    if let Some(cluster) = params.get("DBClusterIdentifier").filter(|text| !text.is_empty()) {
+        return super::clusters::create_member(call, cluster);
+    }
     let id = ids::instance("DBInstanceIdentifier", params.required("DBInstanceIdentifier")?)?;
     let settings = settings(call).await?;
     let tags = params.tags()?.unwrap_or_default();
@@ -66,7 +69,7 @@ pub(super) fn admit(call: &Call, id: &str, settings: &Settings) -> Result<(), Fa
         if region.instances.contains_key(id) {
             return Err(Fault::instance_exists());
         }
-        check_groups(region, settings)?;
+        check_groups(region, settings, false)?;
         if region.instances.len() >= quota {
             return Err(Fault::instance_quota());
         }
@@ -74,15 +77,19 @@ pub(super) fn admit(call: &Call, id: &str, settings: &Settings) -> Result<(), Fa
     })
 }
 
-/// Every group named in the settings exists and fits.
-pub(super) fn check_groups(region: &Region, settings: &Settings) -> Result<(), Fault> {
+/// Every group named in the settings, of an instance or of a cluster, exists and fits.
+pub(super) fn check_groups(region: &Region, settings: &Settings, cluster: bool) -> Result<(), Fault> {
     if !region.subnet_groups.contains_key(&settings.subnet_group) {
         let message = format!("DB subnet group '{}' does not exist.", settings.subnet_group);
         return Err(Fault::new("DBSubnetGroupNotFoundFault", 404, message));
     }
-    let Some(group) = region.parameter_groups.get(&settings.parameter_group) else {
-        let message = format!("DBParameterGroup not found: {}", settings.parameter_group);
-        return Err(Fault::new("DBParameterGroupNotFound", 404, message));
+    let (groups, kind, code) = if cluster {
+        (&region.cluster_parameter_groups, "DBClusterParameterGroup", "DBClusterParameterGroupNotFound")
+    } else {
+        (&region.parameter_groups, "DBParameterGroup", "DBParameterGroupNotFound")
+    };
+    let Some(group) = groups.get(&settings.parameter_group) else {
+        return Err(Fault::new(code, 404, format!("{kind} not found: {}", settings.parameter_group)));
     };
     let family = engine::family(&settings.engine, &settings.version);
     if group.family != family {
@@ -117,6 +124,7 @@ where
         epoch: 0,
         settings: new.settings.clone(),
         pending: Pending::default(),
+        cluster: None,
         secret: new.secret,
         tags: new.tags,
         created: None,
@@ -146,6 +154,7 @@ where
         machine,
         settings: new.settings.clone(),
         dir: dir.clone(),
+        opens: true,
         begun: Instant::now(),
     };
     if call.outcome == Some(Outcome::IncompatibleNetwork) {
@@ -153,32 +162,38 @@ where
         return Ok(answer);
     }
     tokio::spawn(async move {
-        let filled = async |dir| fill(engine, new.settings.version, dir).await;
-        birth.run(filled(dir)).await;
+        let filled = async move |dir| fill(engine, new.settings.version, dir).await;
+        birth.run(filled).await;
     });
     Ok(answer)
 }
 
-/// The task that brings an instance to life.
-struct Birth {
-    cloud: Arc<Cloud>,
-    region: String,
-    resource_id: String,
-    machine: Arc<tokio::sync::Mutex<Machine>>,
-    settings: Settings,
-    dir: std::path::PathBuf,
-    begun: Instant,
+/// The task that brings an instance or a cluster to life.
+pub(super) struct Birth {
+    pub(super) cloud: Arc<Cloud>,
+    pub(super) region: String,
+    pub(super) resource_id: String,
+    pub(super) machine: Arc<tokio::sync::Mutex<Machine>>,
+    pub(super) settings: Settings,
+    pub(super) dir: std::path::PathBuf,
+    /// Whether connections are let in; not to an Aurora cluster, before it has a member.
+    pub(super) opens: bool,
+    pub(super) begun: Instant,
 }
 
 impl Birth {
-    async fn run(self, fill: impl Future<Output = Result<(), String>>) {
+    pub(super) async fn run(self, fill: impl AsyncFnOnce(std::path::PathBuf) -> Result<(), String>) {
         let mut machine = self.machine.lock().await;
         let work = async {
             if machine.condemned {
                 return Err("it is being deleted".to_owned());
             }
-            fill.await?;
-            machine::bring_up(&self.cloud, &mut machine, &self.settings, self.dir.clone()).await
+            fill(self.dir.clone()).await?;
+            if self.opens {
+                machine::bring_up(&self.cloud, &mut machine, &self.settings, self.dir.clone()).await
+            } else {
+                machine::bring_up_closed(&self.cloud, &mut machine, &self.settings, self.dir.clone()).await
+            }
         };
         let result = work.await;
         drop(machine);
@@ -190,7 +205,8 @@ impl Birth {
                     instance.port = Some(port);
                     instance.created = Some(Timestamp::now());
                 });
-                self.note("creation", "DB instance created");
+                let what = if ids::is_cluster(&self.resource_id) { "cluster" } else { "instance" };
+                self.note("creation", &format!("DB {what} created"));
             }
             Err(error) => {
                 tracing::error!(
@@ -208,7 +224,7 @@ impl Birth {
         }
     }
 
-    async fn end_in(self, status: &'static str) {
+    pub(super) async fn end_in(self, status: &'static str) {
         self.rest().await;
         self.cloud.update_instance(&self.region, &self.resource_id, 0, |instance| {
             status.clone_into(&mut instance.status);
@@ -222,13 +238,7 @@ impl Birth {
     }
 
     fn note(&self, category: &'static str, message: &str) {
-        self.cloud.region(&self.region, |region| {
-            if let Some(id) =
-                region.instance_by_resource(&self.resource_id).map(|instance| instance.id.clone())
-            {
-                region.instance_event(&id, category, message);
-            }
-        });
+        self.cloud.region(&self.region, |region| region.resource_event(&self.resource_id, category, message));
     }
 }
 
@@ -236,6 +246,9 @@ impl Birth {
 async fn settings(call: &Call) -> Result<Settings, Fault> {
     let params = &call.params;
     let engine = call.cloud.engine(params.required("Engine")?)?;
+    if engine::is_aurora(engine.name()) {
+        return Err(Fault::combination("An Aurora instance is made in a cluster: give DBClusterIdentifier."));
+    }
     let class = params.required("DBInstanceClass")?.to_owned();
     if !ids::is_class(&class) {
         return Err(Fault::value(format!("Invalid DB Instance class: {class}")));
@@ -313,7 +326,7 @@ pub(super) fn check_retention(days: u32) -> Result<(), Fault> {
 }
 
 /// The version asked for, in full or by its major number; the newest one by default.
-fn choose_version(engine: &dyn Engine, wanted: Option<&str>) -> Result<String, Fault> {
+pub(super) fn choose_version(engine: &dyn Engine, wanted: Option<&str>) -> Result<String, Fault> {
     let versions = engine.versions();
     let chosen = match wanted.filter(|text| !text.is_empty()) {
         None => versions.last(),
@@ -327,7 +340,7 @@ fn choose_version(engine: &dyn Engine, wanted: Option<&str>) -> Result<String, F
     })
 }
 
-fn check_master(name: &str) -> Result<(), Fault> {
+pub(super) fn check_master(name: &str) -> Result<(), Fault> {
     const RESERVED: [&str; 6] = ["rdsadmin", "rds_superuser", "admin", "postgres_exporter", "public", "none"];
     let shaped = name.len() <= 63
         && name.chars().next().is_some_and(|first| first.is_ascii_alphabetic())
@@ -352,7 +365,11 @@ pub(super) fn new_password() -> String {
 }
 
 /// Puts a new master password into Secrets Manager.
-async fn keep_password(call: &Call, settings: &Settings, password: &str) -> Result<MasterSecret, Fault> {
+pub(super) async fn keep_password(
+    call: &Call,
+    settings: &Settings,
+    password: &str,
+) -> Result<MasterSecret, Fault> {
     let Some(aws) = &call.cloud.aws else {
         return Err(Fault::internal(
             "ManageMasterUserPassword needs Secrets Manager: start with --aws-endpoint",

@@ -1,10 +1,12 @@
 //! Subnet, parameter and option groups, as far as instances refer to them. Their content has no effect on servers.
 
+use std::collections::BTreeMap;
+
 use super::Call;
 use crate::server::engine;
 use crate::server::fault::{Answer, Fault};
 use crate::server::ids;
-use crate::server::model::{ParameterGroup, SubnetGroup};
+use crate::server::model::{ParameterGroup, Region, SubnetGroup};
 use crate::server::render;
 use crate::server::xml::Xml;
 
@@ -78,8 +80,9 @@ pub(super) fn delete_subnet_group(call: &Call) -> Answer {
         if !region.subnet_groups.contains_key(&name) {
             return Err(subnet_group_missing(&name));
         }
-        if let Some(user) = region.instances.values().find(|instance| instance.settings.subnet_group == name)
-        {
+        let clusters = region.clusters.values().map(|cluster| &cluster.core);
+        let mut users = region.instances.values().chain(clusters);
+        if let Some(user) = users.find(|instance| instance.settings.subnet_group == name) {
             let message =
                 format!("Cannot delete the subnet group '{name}' because instance {} uses it.", user.id);
             return Err(Fault::new("InvalidDBSubnetGroupStateFault", 400, message));
@@ -89,9 +92,19 @@ pub(super) fn delete_subnet_group(call: &Call) -> Answer {
     })
 }
 
-pub(super) fn create_parameter_group(call: &Call) -> Answer {
+/// Parameter groups of clusters are a kind of their own.
+fn parameter_groups(region: &mut Region, cluster: bool) -> &mut BTreeMap<String, ParameterGroup> {
+    if cluster { &mut region.cluster_parameter_groups } else { &mut region.parameter_groups }
+}
+
+fn element(cluster: bool) -> &'static str {
+    if cluster { "DBClusterParameterGroup" } else { "DBParameterGroup" }
+}
+
+pub(super) fn create_parameter_group(call: &Call, cluster: bool) -> Answer {
     let params = &call.params;
-    let name = ids::snapshot("DBParameterGroupName", params.required("DBParameterGroupName")?)?;
+    let parameter = format!("{}Name", element(cluster));
+    let name = ids::snapshot(&parameter, params.required(&parameter)?)?;
     let family = params.required("DBParameterGroupFamily")?.to_owned();
     let description = params.required("Description")?.to_owned();
     let tags = params.tags()?.unwrap_or_default();
@@ -106,39 +119,37 @@ pub(super) fn create_parameter_group(call: &Call) -> Answer {
         )));
     }
     call.cloud.region(&call.region, |region| {
-        if region.parameter_groups.contains_key(&name) {
+        if parameter_groups(region, cluster).contains_key(&name) {
             let message = format!("Parameter group {name} already exists");
             return Err(Fault::new("DBParameterGroupAlreadyExists", 400, message));
         }
         let group = ParameterGroup { name: name.clone(), family, description, tags };
         let mut xml = Xml::new();
-        xml.within("DBParameterGroup", |xml| render::parameter_group(xml, region, &group));
-        region.parameter_groups.insert(name, group);
+        xml.within(element(cluster), |xml| render::parameter_group(xml, region, &group, cluster));
+        parameter_groups(region, cluster).insert(name, group);
         Ok(xml.done())
     })
 }
 
-pub(super) fn describe_parameter_groups(call: &Call) -> Answer {
+pub(super) fn describe_parameter_groups(call: &Call, cluster: bool) -> Answer {
     call.params.filters(&[])?;
-    let wanted = call.params.get("DBParameterGroupName").map(str::to_ascii_lowercase);
+    let element = element(cluster);
+    let wanted = call.params.get(&format!("{element}Name")).map(str::to_ascii_lowercase);
     call.cloud.region(&call.region, |region| {
-        let found: Vec<_> = region
-            .parameter_groups
+        let found: Vec<_> = parameter_groups(region, cluster)
             .values()
+            .cloned()
             .filter(|group| wanted.as_ref().is_none_or(|name| group.name == *name))
             .map(|group| (group.name.clone(), group))
             .collect();
         if let (Some(name), true) = (wanted, found.is_empty()) {
-            return Err(Fault::new(
-                "DBParameterGroupNotFound",
-                404,
-                format!("DBParameterGroup not found: {name}"),
-            ));
+            let code = format!("{element}NotFound");
+            return Err(Fault::new(&code, 404, format!("{element} not found: {name}")));
         }
         let (page, marker) = call.params.page(found)?;
         let mut xml = Xml::new();
-        xml.put_some("Marker", marker).list("DBParameterGroups", "DBParameterGroup", page, |xml, group| {
-            render::parameter_group(xml, region, group);
+        xml.put_some("Marker", marker).list(&format!("{element}s"), element, page, |xml, group| {
+            render::parameter_group(xml, region, &group, cluster);
         });
         Ok(xml.done())
     })

@@ -11,8 +11,11 @@ use super::{Call, machine};
 use crate::server::cloud::{Cloud, Config};
 use crate::server::fault::{Answer, Fault};
 use crate::server::ids;
-use crate::server::model::{Kind, Machine, Settings};
+use crate::server::model::{Cluster, Kind, Machine, Settings};
 use crate::server::render;
+use crate::server::shelf::Shelf;
+
+const MANUAL: (Shelf, Kind) = (Shelf::Instances, Kind::Manual);
 
 /// Stops an instance and removes its files, after a last snapshot where one is asked for.
 pub(super) fn delete(call: &Call) -> Answer {
@@ -33,6 +36,18 @@ pub(super) fn delete(call: &Call) -> Answer {
                 "Cannot delete protected DB Instance, please disable deletion protection and try again.",
             ));
         }
+        if let Some(cluster) = &instance.cluster {
+            let aurora = region.clusters.get(cluster).is_none_or(Cluster::is_aurora);
+            return match &last {
+                _ if !aurora => Err(Fault::combination(
+                    "The members of a Multi-AZ DB cluster are deleted with their cluster.",
+                )),
+                Some(_) => Err(Fault::combination(
+                    "FinalDBSnapshotIdentifier cannot be specified for a member of a DB cluster.",
+                )),
+                None => Ok(()),
+            };
+        }
         match (&last, skip) {
             (None, false) => Err(Fault::combination(
                 "FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is specified.",
@@ -48,7 +63,7 @@ pub(super) fn delete(call: &Call) -> Answer {
         }
     })?;
     let shot = match &last {
-        Some(last) => Some(snapshots::reserve(call, Kind::Manual, last, &id, None, |_| Ok(()))?.0),
+        Some(last) => Some(snapshots::reserve(call, MANUAL, last, &id, None, |_| Ok(()))?.0),
         None => None,
     };
     let (answer, task) = begin(call, &id, "deleting", |_| Ok(()))?;
@@ -90,12 +105,15 @@ pub(super) fn stop(call: &Call) -> Answer {
     let shot_id = call.params.get("DBSnapshotIdentifier");
     let shot_id = shot_id.map(|text| ids::snapshot("DBSnapshotIdentifier", text)).transpose()?;
     let check = |instance: &crate::server::model::Instance| match instance.status.as_str() {
+        _ if instance.cluster.is_some() => {
+            Err(Fault::combination("A member of a cluster is stopped with its cluster."))
+        }
         "available" => Ok(()),
         status => Err(Fault::instance_state(&instance.id, status, "stop it")),
     };
     let shot = match shot_id {
         Some(shot_id) => {
-            Some(snapshots::reserve(call, Kind::Manual, &shot_id, &id, None, |instance| check(instance))?.0)
+            Some(snapshots::reserve(call, MANUAL, &shot_id, &id, None, |instance| check(instance))?.0)
         }
         None => None,
     };
@@ -131,7 +149,10 @@ pub(in crate::server) async fn stop_everything(cloud: &Arc<Cloud>) {
         .state()
         .regions
         .values()
-        .flat_map(|region| region.instances.values().map(|instance| Arc::clone(&instance.machine)))
+        .flat_map(|region| {
+            let clusters = region.clusters.values().map(|cluster| &cluster.core);
+            region.instances.values().chain(clusters).map(|instance| Arc::clone(&instance.machine))
+        })
         .collect();
     let stops = machines.into_iter().map(|machine| {
         tokio::spawn(async move {
@@ -172,7 +193,16 @@ pub(super) fn begin(
         check(instance)?;
         instance.epoch += 1;
         status.clone_into(&mut instance.status);
-        let task = Task {
+        let task = Task::on(call, instance);
+        let instance = region.instances.get(id).ok_or_else(|| Fault::instance_not_found(id))?;
+        Ok((render::instance_result(region, instance), task))
+    })
+}
+
+impl Task {
+    /// A task on an instance or a cluster as it is now.
+    pub(super) fn on(call: &Call, instance: &crate::server::model::Instance) -> Self {
+        Self {
             cloud: Arc::clone(&call.cloud),
             region: call.region.clone(),
             resource_id: instance.resource_id.clone(),
@@ -181,16 +211,19 @@ pub(super) fn begin(
             settings: instance.settings.clone(),
             dir: instance.dir.clone(),
             begun: Instant::now(),
-        };
-        let instance = region.instances.get(id).ok_or_else(|| Fault::instance_not_found(id))?;
-        Ok((render::instance_result(region, instance), task))
-    })
-}
+        }
+    }
 
-impl Task {
     async fn restart(&self) -> Result<(), String> {
         let mut machine = self.machine.lock().await;
         if machine.condemned {
+            return Ok(());
+        }
+        if machine.server.is_none()
+            && let Some(endpoint) = machine.endpoint.as_ref().filter(|_| !self.dir.exists())
+        {
+            // A member of a cluster: the server is everybody's and runs on; who is connected here is cut off.
+            endpoint.cut_now();
             return Ok(());
         }
         machine::bring_down(&mut machine).await?;
@@ -230,16 +263,10 @@ impl Task {
     }
 
     pub(super) fn note(&self, category: &'static str, message: &str) {
-        self.cloud.region(&self.region, |region| {
-            if let Some(id) =
-                region.instance_by_resource(&self.resource_id).map(|instance| instance.id.clone())
-            {
-                region.instance_event(&id, category, message);
-            }
-        });
+        self.cloud.region(&self.region, |region| region.resource_event(&self.resource_id, category, message));
     }
 
-    async fn delete(self, shot: Option<Shot>, secret: Option<String>, keep_automated: bool) {
+    pub(super) async fn delete(self, shot: Option<Shot>, secret: Option<String>, keep_automated: bool) {
         if let Some(shot) = shot {
             let fine = shot.take(&self.cloud).await.is_ok();
             shot.finish(&self.cloud, fine, self.begun).await;
@@ -267,9 +294,20 @@ impl Task {
             snapshots::discard_automated(&self.cloud, &self.region, &self.resource_id).await;
         }
         self.rest().await;
+        if ids::is_cluster(&self.resource_id) {
+            self.note("deletion", "DB cluster deleted");
+            self.cloud.region(&self.region, |region| {
+                region.clusters.retain(|_, cluster| cluster.core.resource_id != self.resource_id);
+            });
+            return;
+        }
         self.note("deletion", "DB instance deleted");
-        self.cloud.region(&self.region, |region| {
-            region.instances.retain(|_, instance| instance.resource_id != self.resource_id);
+        let gone = self.cloud.region(&self.region, |region| {
+            let of_it = |instance: &crate::server::model::Instance| instance.resource_id == self.resource_id;
+            region.instances.extract_if(.., |_, instance| of_it(instance)).next()
         });
+        if let Some((id, _)) = gone.filter(|(_, instance)| instance.cluster.is_some()) {
+            super::clusters::leave(&self.cloud, &self.region, &id).await;
+        }
     }
 }

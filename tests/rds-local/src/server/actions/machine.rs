@@ -14,21 +14,49 @@ pub(super) async fn bring_up(
     settings: &Settings,
     dir: PathBuf,
 ) -> Result<u16, String> {
+    let backend = start_server(cloud, machine, settings, dir).await?;
+    open(machine, backend).await
+}
+
+/// Starts the server, with nobody led to it yet; returns its own port.
+async fn start_server(
+    cloud: &Arc<Cloud>,
+    machine: &mut Machine,
+    settings: &Settings,
+    dir: PathBuf,
+) -> Result<u16, String> {
     let engine = cloud.engine(&settings.engine).map_err(|fault| fault.message)?;
     let backend = free_port().await.map_err(|error| error.to_string())?;
     let (authority, version) = (cloud.authority.clone(), settings.version.clone());
     let server = blocking(move || engine.start(&version, &dir, backend, &authority)).await?;
     machine.server = Some(server);
+    machine.backend = Some(backend);
+    Ok(backend)
+}
+
+/// Starts the server behind an endpoint that stays closed; returns the endpoint's port.
+pub(super) async fn bring_up_closed(
+    cloud: &Arc<Cloud>,
+    machine: &mut Machine,
+    settings: &Settings,
+    dir: PathBuf,
+) -> Result<u16, String> {
+    start_server(cloud, machine, settings, dir).await?;
+    endpoint_of(machine).await.map(|endpoint| endpoint.port())
+}
+
+/// Opens the endpoint to a server; returns the endpoint's port.
+pub(super) async fn open(machine: &mut Machine, backend: u16) -> Result<u16, String> {
+    let endpoint = endpoint_of(machine).await?;
+    endpoint.open(backend).await.map_err(|error| error.to_string())?;
+    Ok(endpoint.port())
+}
+
+async fn endpoint_of(machine: &mut Machine) -> Result<&mut Endpoint, String> {
     if machine.endpoint.is_none() {
         machine.endpoint = Some(Endpoint::new().await.map_err(|error| error.to_string())?);
     }
-    match machine.endpoint.as_mut() {
-        Some(endpoint) => {
-            endpoint.open(backend).await.map_err(|error| error.to_string())?;
-            Ok(endpoint.port())
-        }
-        None => Err("there is no endpoint".to_owned()),
-    }
+    machine.endpoint.as_mut().ok_or_else(|| "there is no endpoint".to_owned())
 }
 
 /// Closes the endpoint and stops the server cleanly.
@@ -36,6 +64,7 @@ pub(super) async fn bring_down(machine: &mut Machine) -> Result<(), String> {
     if let Some(endpoint) = machine.endpoint.as_mut() {
         endpoint.close();
     }
+    machine.backend = None;
     match machine.server.take() {
         Some(server) => blocking(move || server.stop()).await,
         None => Ok(()),

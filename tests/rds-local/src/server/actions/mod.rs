@@ -1,6 +1,7 @@
 //! The actions of the API, one module a topic.
 
 mod account;
+mod clusters;
 mod copy;
 mod create;
 mod describe;
@@ -19,9 +20,10 @@ use super::cloud::Cloud;
 use super::fault::{Answer, Fault};
 use super::faults::Outcome;
 use super::params::Params;
+use super::shelf::Shelf;
 
 pub(super) use lifecycle::stop_everything;
-pub(super) use snapshots::automated;
+pub(super) use snapshots::unasked;
 
 /// One request.
 pub(super) struct Call {
@@ -42,11 +44,20 @@ pub(super) async fn perform(action: &str, call: &Call) -> Answer {
         "RebootDBInstance" => lifecycle::reboot(call),
         "StopDBInstance" => lifecycle::stop(call),
         "StartDBInstance" => lifecycle::start(call),
-        "CreateDBSnapshot" => snapshots::create(call).await,
-        "DescribeDBSnapshots" => describe::snapshots(call),
-        "CopyDBSnapshot" => copy::copy(call).await,
-        "DeleteDBSnapshot" => snapshots::delete(call),
+        "CreateDBSnapshot" => snapshots::create(call, Shelf::Instances).await,
+        "DescribeDBSnapshots" => describe::snapshots(call, Shelf::Instances),
+        "CopyDBSnapshot" => copy::copy(call, Shelf::Instances).await,
+        "DeleteDBSnapshot" => snapshots::delete(call, Shelf::Instances),
         "RestoreDBInstanceFromDBSnapshot" => restore::restore(call).await,
+        "CreateDBCluster" => clusters::create(call).await,
+        "DescribeDBClusters" => describe::clusters(call),
+        "ModifyDBCluster" => clusters::modify(call).await,
+        "DeleteDBCluster" => clusters::delete(call),
+        "CreateDBClusterSnapshot" => snapshots::create(call, Shelf::Clusters).await,
+        "DescribeDBClusterSnapshots" => describe::snapshots(call, Shelf::Clusters),
+        "CopyDBClusterSnapshot" => copy::copy(call, Shelf::Clusters).await,
+        "DeleteDBClusterSnapshot" => snapshots::delete(call, Shelf::Clusters),
+        "RestoreDBClusterFromSnapshot" => clusters::restore(call).await,
         "AddTagsToResource" => tags::add(call),
         "RemoveTagsFromResource" => tags::remove(call),
         "ListTagsForResource" => tags::list(call),
@@ -56,8 +67,10 @@ pub(super) async fn perform(action: &str, call: &Call) -> Answer {
         "CreateDBSubnetGroup" => groups::create_subnet_group(call),
         "DescribeDBSubnetGroups" => groups::describe_subnet_groups(call),
         "DeleteDBSubnetGroup" => groups::delete_subnet_group(call),
-        "CreateDBParameterGroup" => groups::create_parameter_group(call),
-        "DescribeDBParameterGroups" => groups::describe_parameter_groups(call),
+        "CreateDBParameterGroup" => groups::create_parameter_group(call, false),
+        "DescribeDBParameterGroups" => groups::describe_parameter_groups(call, false),
+        "CreateDBClusterParameterGroup" => groups::create_parameter_group(call, true),
+        "DescribeDBClusterParameterGroups" => groups::describe_parameter_groups(call, true),
         "DescribeOptionGroups" => groups::describe_option_groups(call),
         _ => Err(Fault::new(
             "InvalidAction",

@@ -28,6 +28,11 @@ pub(super) async fn modify(call: &Call) -> Answer {
     let secret = call.cloud.region(&call.region, |region| {
         let instance = region.instances.get(&id).ok_or_else(|| Fault::instance_not_found(&id))?;
         allowed(instance)?;
+        if instance.cluster.is_some() && (password.is_some() || rotate) {
+            return Err(Fault::combination(
+                "The master password is set for the cluster: use ModifyDBCluster.",
+            ));
+        }
         match (&instance.secret, rotate) {
             (Some(secret), true) if at_once => {
                 Ok(Some((secret.arn.clone(), instance.settings.master_username.clone())))
@@ -52,7 +57,7 @@ pub(super) async fn modify(call: &Call) -> Answer {
         let mut settings = instance.settings.clone();
         let mut pending = instance.pending.clone();
         wanted.apply(&mut settings, &mut pending)?;
-        check_groups(region, &settings)?;
+        check_groups(region, &settings, false)?;
         if let Some(new) = pending.identifier.as_ref().filter(|new| region.instances.contains_key(*new)) {
             tracing::debug!(new, "the new name is taken");
             return Err(Fault::instance_exists());
@@ -88,7 +93,7 @@ fn allowed(instance: &Instance) -> Result<(), Fault> {
 }
 
 /// Waits a moment, then shows each change's status while it is made.
-async fn carry_out(mut task: Task, password: Option<String>, change: bool) {
+pub(super) async fn carry_out(mut task: Task, password: Option<String>, change: bool) {
     task.cloud.wait_for(task.begun, 25, Config::status_time).await;
     if let Some(password) = password {
         // A snapshot or another change may have overtaken this one: then only the status is theirs.
@@ -159,6 +164,8 @@ fn rename_and_settle(task: &Task) {
             let old = instance.id.clone();
             if let Some(mut instance) = region.instances.remove(&old) {
                 instance.id.clone_from(&new);
+                let members = region.clusters.values_mut().flat_map(|cluster| &mut cluster.members);
+                members.filter(|member| **member == old).for_each(|member| member.clone_from(&new));
                 region.instances.insert(new, instance);
             }
         }

@@ -1,18 +1,27 @@
-//! `RestoreDBInstanceFromDBSnapshot`: a real server from a copy of the snapshot's files. It recovers from WAL, and
+//! `RestoreDBInstanceFromDBSnapshot`, from an instance's snapshot or a Multi-AZ DB cluster's: a real server from a copy of the snapshot's files. It recovers from WAL, and
 //! keeps the roles and passwords that the files hold.
 
 use super::create::{NewInstance, admit, check_retention, group_name, insert};
 use super::{Call, snapshots};
 use crate::server::cloud::blocking;
+use crate::server::engine::is_aurora;
 use crate::server::fault::{Answer, Fault};
 use crate::server::ids;
 use crate::server::model::Settings;
+use crate::server::shelf::Shelf;
 
 pub(super) async fn restore(call: &Call) -> Answer {
     let params = &call.params;
     let id = ids::instance("DBInstanceIdentifier", params.required("DBInstanceIdentifier")?)?;
-    let named = params.required("DBSnapshotIdentifier")?;
-    let snapshot_id = snapshots::id_or_arn(call, named)?;
+    let shelf = match (params.get("DBSnapshotIdentifier"), params.get("DBClusterSnapshotIdentifier")) {
+        (Some(_), Some(_)) => {
+            return Err(Fault::combination("DBClusterSnapshotIdentifier excludes DBSnapshotIdentifier."));
+        }
+        (None, Some(_)) => Shelf::Clusters,
+        _ => Shelf::Instances,
+    };
+    let named = params.required(shelf.id_parameter())?;
+    let snapshot_id = snapshots::id_or_arn(call, shelf, named)?;
     let tags = params.tags()?.unwrap_or_default();
     if params.flag("ManageMasterUserPassword")?.unwrap_or(false) {
         // AWS offers it on a restore for Oracle with tenants only.
@@ -21,9 +30,14 @@ pub(super) async fn restore(call: &Call) -> Answer {
         ));
     }
     let (source, dir, files) = call.cloud.region(&call.region, |region| {
-        let snapshot = region.snapshots.get(&snapshot_id).ok_or_else(|| Fault::snapshot_not_found(named))?;
+        let snapshot = shelf.of(region).get(&snapshot_id).ok_or_else(|| shelf.not_found(named))?;
         if snapshot.status != "available" {
-            return Err(Fault::snapshot_state(&snapshot.id, &snapshot.status, "restore from it"));
+            return Err(shelf.state(&snapshot.id, &snapshot.status, "restore from it"));
+        }
+        if is_aurora(&snapshot.settings.engine) {
+            return Err(Fault::combination(
+                "DBClusterSnapshotIdentifier can't be the identifier of an Aurora DB cluster snapshot.",
+            ));
         }
         let mut settings = snapshot.settings.clone();
         settings.kms_key.clone_from(&snapshot.kms_key);

@@ -1,4 +1,5 @@
-//! `CreateDBSnapshot` and `DeleteDBSnapshot`, and the automated snapshots that a backup window would take.
+//! `CreateDBSnapshot`, `DeleteDBSnapshot`, the same for clusters, and the snapshots that a backup window or AWS Backup
+//! would take.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,27 +15,39 @@ use crate::server::fault::{Answer, Fault};
 use crate::server::ids::{self, Arn};
 use crate::server::model::{Instance, Kind, Machine, Region, Settings, Snapshot};
 use crate::server::params::Tag;
-use crate::server::render;
+use crate::server::shelf::Shelf;
 
 /// Takes a snapshot. The data is frozen and copied before this answers; the status follows in its own time.
-pub(super) async fn create(call: &Call) -> Answer {
+pub(super) async fn create(call: &Call, shelf: Shelf) -> Answer {
     let params = &call.params;
-    let id = ids::snapshot("DBSnapshotIdentifier", params.required("DBSnapshotIdentifier")?)?;
-    let instance_id = params.required("DBInstanceIdentifier")?.to_ascii_lowercase();
+    let parameter = shelf.id_parameter();
+    let id = ids::identifier(parameter, params.required(parameter)?, shelf.longest_id())?;
+    let owner = params.required(shelf.owner_parameter())?.to_ascii_lowercase();
     let tags = params.tags()?;
-    take_one(call, Kind::Manual, id, &instance_id, tags).await
+    take_one(call, shelf, Kind::Manual, id, &owner, tags).await
 }
 
-/// Takes an automated snapshot now, named as RDS names them. Only the control API asks for it: nothing here has a
-/// backup window.
-pub(in crate::server) async fn automated(call: &Call, instance_id: &str) -> Answer {
-    let time = Timestamp::now().strftime("%Y-%m-%d-%H-%M");
-    let id = format!("rds:{instance_id}-{time}");
-    take_one(call, Kind::Automated, id, instance_id, None).await
+/// Takes a snapshot now as RDS itself or AWS Backup would, under such a name. Only the control API asks for it:
+/// nothing here has a backup window.
+pub(in crate::server) async fn unasked(call: &Call, shelf: Shelf, kind: Kind, owner: &str) -> Answer {
+    let id = match kind {
+        Kind::AwsBackup => format!("awsbackup:job-{}", Uuid::new_v4()),
+        Kind::Manual | Kind::Automated => {
+            format!("rds:{owner}-{}", Timestamp::now().strftime("%Y-%m-%d-%H-%M"))
+        }
+    };
+    take_one(call, shelf, kind, id, owner, None).await
 }
 
-async fn take_one(call: &Call, kind: Kind, id: String, instance_id: &str, tags: Option<Vec<Tag>>) -> Answer {
-    let (shot, epoch) = reserve(call, kind, &id, instance_id, tags, |instance| {
+async fn take_one(
+    call: &Call,
+    shelf: Shelf,
+    kind: Kind,
+    id: String,
+    owner: &str,
+    tags: Option<Vec<Tag>>,
+) -> Answer {
+    let (shot, epoch) = reserve(call, (shelf, kind), &id, owner, tags, |instance| {
         // A stopped instance can be snapshotted too, and stays stopped.
         match instance.status.as_str() {
             "available" => {
@@ -43,13 +56,13 @@ async fn take_one(call: &Call, kind: Kind, id: String, instance_id: &str, tags: 
                 Ok(())
             }
             "stopped" => Ok(()),
-            status => Err(Fault::instance_state(&instance.id, status, "take a snapshot of it")),
+            status => Err(shelf.owner_state(&instance.id, status, "take a snapshot of it")),
         }
     })?;
     let begun = Instant::now();
     let taken = shot.take(&call.cloud).await;
     let answer = call.cloud.region(&call.region, |region| {
-        region.snapshots.get(&id).map(|snapshot| render::snapshot_result(region, snapshot))
+        shelf.of(region).get(&id).map(|snapshot| shelf.result(region, snapshot))
     });
     let (cloud, region) = (Arc::clone(&call.cloud), call.region.clone());
     tokio::spawn(async move {
@@ -63,11 +76,12 @@ async fn take_one(call: &Call, kind: Kind, id: String, instance_id: &str, tags: 
             tracing::error!(region, snapshot = shot.id, error, "a snapshot failed");
         }
     });
-    answer.ok_or_else(|| Fault::snapshot_not_found(&id))
+    answer.ok_or_else(|| shelf.not_found(&id))
 }
 
 /// A snapshot that has its place in the Region and not yet its data.
 pub(super) struct Shot {
+    shelf: Shelf,
     kind: Kind,
     pub(super) region: String,
     pub(super) id: String,
@@ -82,21 +96,20 @@ pub(super) struct Shot {
 /// instance and may refuse. Also returns the instance's epoch afterwards.
 pub(super) fn reserve(
     call: &Call,
-    kind: Kind,
+    (shelf, kind): (Shelf, Kind),
     id: &str,
-    instance_id: &str,
+    owner: &str,
     tags: Option<Vec<Tag>>,
     claim: impl FnOnce(&mut Instance) -> Result<(), Fault>,
 ) -> Result<(Shot, u64), Fault> {
-    let quota = call.cloud.config().snapshot_quota;
+    let quota = shelf.quota(&call.cloud.config());
     let dir = call.cloud.place(&call.region, "snapshots", &Uuid::new_v4().to_string());
     call.cloud.region(&call.region, |region| {
-        let taken = region.snapshots.contains_key(id);
-        let number = number_of(region);
-        let instance =
-            region.instances.get_mut(instance_id).ok_or_else(|| Fault::instance_not_found(instance_id))?;
+        let taken = shelf.of(region).contains_key(id);
+        let number = number_of(region, shelf);
+        let instance = shelf.owner(region, owner)?;
         if taken {
-            return Err(Fault::snapshot_exists(id));
+            return Err(shelf.exists(id));
         }
         if kind == Kind::Manual && number >= quota {
             return Err(Fault::snapshot_quota(quota));
@@ -110,6 +123,7 @@ pub(super) fn reserve(
             }
         });
         let shot = Shot {
+            shelf,
             kind,
             region: call.region.clone(),
             id: id.to_owned(),
@@ -138,8 +152,8 @@ pub(super) fn reserve(
             files: Arc::default(),
         };
         let epoch = instance.epoch;
-        region.snapshots.insert(id.to_owned(), snapshot);
-        region.snapshot_event(id, "creation", format!("Creating {} snapshot", kind.name()));
+        shelf.of_mut(region).insert(id.to_owned(), snapshot);
+        shelf.event(region, id, "creation", format!("Creating {} snapshot", kind.name()));
         Ok((shot, epoch))
     })
 }
@@ -175,32 +189,32 @@ impl Shot {
         cloud.update_snapshot(&self.region, &self.dir, |snapshot| status.clone_into(&mut snapshot.status));
         cloud.region(&self.region, |region| {
             let (category, end) = if fine { ("creation", "created") } else { ("failure", "failed") };
-            region.snapshot_event(&self.id, category, format!("{} snapshot {end}", self.kind.title()));
+            self.shelf.event(region, &self.id, category, format!("{} snapshot {end}", self.kind.title()));
         });
     }
 }
 
 /// Deletes a snapshot and its files. Copies of it that are under way fail; a copy under way can be deleted itself.
-pub(super) fn delete(call: &Call) -> Answer {
-    let named = call.params.required("DBSnapshotIdentifier")?;
-    let id = id_or_arn(call, named)?;
+pub(super) fn delete(call: &Call, shelf: Shelf) -> Answer {
+    let named = call.params.required(shelf.id_parameter())?;
+    let id = id_or_arn(call, shelf, named)?;
     let answer;
     let (dir, files, arn) = {
         let mut state = call.cloud.state();
-        let region = state.regions.get_mut(&call.region).ok_or_else(|| Fault::snapshot_not_found(named))?;
-        let snapshot = region.snapshots.get(&id).ok_or_else(|| Fault::snapshot_not_found(named))?;
-        if snapshot.kind == Kind::Automated {
-            let message = format!("Only manual snapshots may be deleted; {id} is an automated one.");
-            return Err(Fault::new("InvalidDBSnapshotState", 400, message));
+        let region = state.regions.get_mut(&call.region).ok_or_else(|| shelf.not_found(named))?;
+        let snapshot = shelf.of(region).get(&id).ok_or_else(|| shelf.not_found(named))?;
+        if snapshot.kind != Kind::Manual {
+            let kind = snapshot.kind.name();
+            return Err(shelf.state(&id, kind, "delete it: only manual snapshots may be deleted"));
         }
         if !matches!(snapshot.status.as_str(), "available" | "failed" | "copying" | "pending") {
-            return Err(Fault::snapshot_state(&id, &snapshot.status, "delete it"));
+            return Err(shelf.state(&id, &snapshot.status, "delete it"));
         }
-        let mut snapshot = region.snapshots.remove(&id).ok_or_else(|| Fault::snapshot_not_found(named))?;
+        let mut snapshot = shelf.of_mut(region).remove(&id).ok_or_else(|| shelf.not_found(named))?;
         "deleted".clone_into(&mut snapshot.status);
-        answer = render::snapshot_result(region, &snapshot);
-        region.snapshot_event(&id, "deletion", "Deleted manual snapshot");
-        (snapshot.dir, snapshot.files, region.arn("snapshot", &id))
+        answer = shelf.result(region, &snapshot);
+        shelf.event(region, &id, "deletion", "Deleted manual snapshot");
+        (snapshot.dir, snapshot.files, region.arn(shelf.arn_kind(), &id))
     };
     fail_copies_of(&call.cloud, &arn);
     tokio::spawn(async move {
@@ -211,15 +225,17 @@ pub(super) fn delete(call: &Call) -> Answer {
     Ok(answer)
 }
 
-/// Removes the automated snapshots of an instance that is gone.
+/// Removes the automated snapshots of an instance or a cluster that is gone.
 pub(super) async fn discard_automated(cloud: &Cloud, region: &str, resource_id: &str) {
+    let shelf = if ids::is_cluster(resource_id) { Shelf::Clusters } else { Shelf::Instances };
     let gone: Vec<Snapshot> = cloud.region(region, |region| {
         let of_it =
             |snapshot: &Snapshot| snapshot.kind == Kind::Automated && snapshot.resource_id == resource_id;
-        region.snapshots.extract_if(.., |_, snapshot| of_it(snapshot)).map(|(_, snapshot)| snapshot).collect()
+        let all = shelf.of_mut(region);
+        all.extract_if(.., |_, snapshot| of_it(snapshot)).map(|(_, snapshot)| snapshot).collect()
     });
     for snapshot in gone {
-        fail_copies_of(cloud, &ids::arn(region, &cloud.account, "snapshot", &snapshot.id));
+        fail_copies_of(cloud, &ids::arn(region, &cloud.account, shelf.arn_kind(), &snapshot.id));
         let _files = snapshot.files.write().await;
         machine::remove(snapshot.dir).await;
     }
@@ -228,35 +244,35 @@ pub(super) async fn discard_automated(cloud: &Cloud, region: &str, resource_id: 
 /// A copy loses its source: it fails, in whichever Region.
 fn fail_copies_of(cloud: &Cloud, arn: &str) {
     for region in cloud.state().regions.values_mut() {
-        let mut failed = Vec::new();
-        for snapshot in region.snapshots.values_mut() {
-            let from_it = snapshot.source.as_ref().is_some_and(|source| source.arn == arn);
-            if from_it && (super::copy::is_under_way(&snapshot.status) || snapshot.status == "creating") {
-                "failed".clone_into(&mut snapshot.status);
-                failed.push(snapshot.id.clone());
+        for shelf in [Shelf::Instances, Shelf::Clusters] {
+            let mut failed = Vec::new();
+            for snapshot in shelf.of_mut(region).values_mut() {
+                let from_it = snapshot.source.as_ref().is_some_and(|source| source.arn == arn);
+                if from_it && (super::copy::is_under_way(&snapshot.status) || snapshot.status == "creating") {
+                    "failed".clone_into(&mut snapshot.status);
+                    failed.push(snapshot.id.clone());
+                }
             }
-        }
-        for id in failed {
-            region.snapshot_event(&id, "failure", "The copy failed: its source was deleted");
+            for id in failed {
+                shelf.event(region, &id, "failure", "The copy failed: its source was deleted");
+            }
         }
     }
 }
 
 /// The identifier of a snapshot given by identifier or ARN. An ARN of another Region names nothing here.
-pub(super) fn id_or_arn(call: &Call, text: &str) -> Result<String, Fault> {
+pub(super) fn id_or_arn(call: &Call, shelf: Shelf, text: &str) -> Result<String, Fault> {
     match Arn::parse(text) {
         None => Ok(text.to_ascii_lowercase()),
-        Some(arn)
-            if arn.kind == "snapshot" && arn.region == call.region && arn.account == call.cloud.account =>
-        {
-            Ok(arn.name)
+        Some(arn) if arn.kind != shelf.arn_kind() => {
+            Err(Fault::value(format!("Invalid snapshot identifier: {text}")))
         }
-        Some(arn) if arn.kind == "snapshot" => Err(Fault::snapshot_not_found(text)),
-        Some(_) => Err(Fault::value(format!("Invalid snapshot identifier: {text}"))),
+        Some(arn) if arn.region == call.region && arn.account == call.cloud.account => Ok(arn.name),
+        Some(_) => Err(shelf.not_found(text)),
     }
 }
 
 /// How many manual snapshots count against the quota.
-pub(super) fn number_of(region: &Region) -> usize {
-    region.snapshots.values().filter(|snapshot| snapshot.kind == Kind::Manual).count()
+pub(super) fn number_of(region: &Region, shelf: Shelf) -> usize {
+    shelf.of(region).values().filter(|snapshot| snapshot.kind == Kind::Manual).count()
 }

@@ -6,6 +6,7 @@ use crate::server::ids::Arn;
 use crate::server::model::Region;
 use crate::server::params::Tag;
 use crate::server::render;
+use crate::server::shelf::Shelf;
 use crate::server::xml::Xml;
 
 /// The most tags that a resource can carry.
@@ -68,6 +69,22 @@ fn find<'a>(region: &'a mut Region, arn: &Arn, name: &str) -> Result<&'a mut Vec
             .get_mut(key)
             .map(|snapshot| &mut snapshot.tags)
             .ok_or_else(|| Fault::snapshot_not_found(key)),
+        "cluster" => region
+            .clusters
+            .get_mut(key)
+            .map(|cluster| &mut cluster.core.tags)
+            .ok_or_else(|| Fault::cluster_not_found(key)),
+        "cluster-snapshot" => region
+            .cluster_snapshots
+            .get_mut(key)
+            .map(|snapshot| &mut snapshot.tags)
+            .ok_or_else(|| Shelf::Clusters.not_found(key)),
+        "cluster-pg" => {
+            region.cluster_parameter_groups.get_mut(key).map(|group| &mut group.tags).ok_or_else(|| {
+                let message = format!("DBClusterParameterGroup not found: {key}");
+                Fault::new("DBClusterParameterGroupNotFound", 404, message)
+            })
+        }
         "subgrp" => region.subnet_groups.get_mut(key).map(|group| &mut group.tags).ok_or_else(|| {
             Fault::new("DBSubnetGroupNotFoundFault", 404, format!("DB subnet group '{key}' does not exist."))
         }),

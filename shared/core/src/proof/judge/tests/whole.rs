@@ -225,6 +225,7 @@ fn a_quick_look_judges_the_snapshot_from_outside() {
     ];
     for (what, change, verdict, errors) in cases {
         let mut snapshot = SnapshotView {
+            database_kind: crate::observed::DatabaseKind::Instance,
             database: "orders".to_owned(),
             status: "available".to_owned(),
             engine: "postgres".to_owned(),
