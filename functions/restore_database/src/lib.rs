@@ -292,9 +292,7 @@ async fn begun(rds: &Rds, ask: &Start, kind: DatabaseKind, started: Result<Resto
         Err(error) => Err(error),
     };
     outcome.map(|()| pending("creating", 5)).map_err(|error| match error.leftovers() {
-        Leftovers::Clear => {
-            error.with_leftovers(Leftovers::Remaining(vec![ask.target.secret_id.clone()]))
-        }
+        Leftovers::Clear => error.with_leftovers(Leftovers::Remaining(vec![ask.target.secret_id.clone()])),
         _ => error,
     })
 }

@@ -127,7 +127,7 @@ impl Cloud {
     pub(super) fn engines(&self) -> Vec<Arc<dyn Engine>> {
         let postgres = Arc::clone(&self.postgres) as Arc<dyn Engine>;
         let mut engines = vec![Aurora::postgresql(Arc::clone(&postgres)), postgres];
-        for mariadb in &self.mariadb {
+        if let Some(mariadb) = &self.mariadb {
             let mariadb = Arc::clone(mariadb) as Arc<dyn Engine>;
             engines.extend([Aurora::mysql(Arc::clone(&mariadb)), mariadb]);
         }

@@ -66,6 +66,8 @@ pub(super) fn engine_versions(call: &Call) -> Answer {
             }
         }
     }
+    // Pages want their items in order.
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
     let (page, marker) = params.page(found)?;
     let mut xml = Xml::new();
     xml.put_some("Marker", marker).list(
