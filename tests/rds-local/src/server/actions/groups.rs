@@ -138,9 +138,8 @@ pub(super) fn describe_parameter_groups(call: &Call, cluster: bool) -> Answer {
     call.cloud.region(&call.region, |region| {
         let found: Vec<_> = parameter_groups(region, cluster)
             .values()
-            .cloned()
             .filter(|group| wanted.as_ref().is_none_or(|name| group.name == *name))
-            .map(|group| (group.name.clone(), group))
+            .map(|group| (group.name.clone(), group.clone()))
             .collect();
         if let (Some(name), true) = (wanted, found.is_empty()) {
             let code = format!("{element}NotFound");
