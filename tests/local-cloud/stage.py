@@ -78,7 +78,7 @@ class Stage:
     # Databases
 
     def create_database(self, name: str, **options) -> "Database":
-        """An encrypted PostgreSQL instance with a managed master password, available."""
+        """An encrypted instance with a managed master password, available: PostgreSQL unless `Engine` says otherwise."""
         rds = self.cloud.client("rds")
         rds.create_db_instance(**without_none({
             "DBInstanceIdentifier": name, "Engine": "postgres", "EngineVersion": "17", "DBName": "app",
@@ -90,7 +90,8 @@ class Stage:
         def available():
             [instance] = rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"]
             return instance["DBInstanceStatus"] == "available" and instance
-        return Database(self, until(f"database {name} available", available))
+        kind = MariaDatabase if options.get("Engine") == "mariadb" else Database
+        return kind(self, until(f"database {name} available", available))
 
     def create_cluster(self, name: str, **options) -> "Database":
         """An encrypted Aurora PostgreSQL cluster with one member, `<name>-1`, or, with `DBClusterInstanceClass`, a
@@ -260,6 +261,22 @@ class Database:
 def without_none(parameters: dict) -> dict:
     """Parameters without those that an option took back."""
     return {name: value for name, value in parameters.items() if value is not None}
+
+
+class MariaDatabase(Database):
+    """The same for MariaDB, by its command-line client."""
+
+    def sql(self, *statements: str) -> str:
+        """Runs statements; returns what they print, without names of columns."""
+        done = subprocess.run(
+            ["mariadb", "--no-defaults", "--protocol=tcp", "-h", self.host, "-P", str(self.port), "-u", MASTER, "-N",
+             "-B", "--ssl-verify-server-cert", f"--ssl-ca={self.stage.cloud.rds_ca_file}", "-e", "; ".join(statements),
+             self.database],
+            env={**os.environ, "MYSQL_PWD": self.password}, text=True, stdin=subprocess.DEVNULL, capture_output=True,
+            check=False)
+        if done.returncode:
+            raise StageError(f"mariadb ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout.strip()
 
 
 def plain(value: dict):

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dr_core::request::ValidationOptions;
-use dr_postgres::Limits;
+use dr_database::Limits;
 
 /// Least time that is kept back for storing what is done and for answering.
 const LEAST_MARGIN: Duration = Duration::from_secs(2);

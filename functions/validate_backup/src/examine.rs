@@ -10,11 +10,11 @@ use dr_core::proof::examination::{
 use dr_core::proof::frame::{Frame, FramePlan, Heartbeat, Slice, SliceOutcome, SliceResult, UnitResult};
 use dr_core::request::ValidationOptions;
 use dr_core::{DrError, ErrorName, Result};
-use dr_postgres::catalogue::findings;
+use dr_database::{ConnectionSettings, Limits, Wishes};
 use dr_postgres::narrow::{Difference, narrow};
-use dr_postgres::{ConnectionSettings, Limits, checks, examine, read_units};
 use tokio::time::Instant;
 
+use crate::engine;
 use crate::frame;
 use crate::request::{Progress, Stage};
 use crate::store::{Records, Store, numbered};
@@ -97,7 +97,7 @@ impl<S: Store> Subject<'_, S> {
         let plan = self.plan(head.as_ref()).await?;
         if self.records.read::<CatalogueFindings>(CATALOGUE).await?.is_none() {
             let beat = head.as_ref().map(|head| &head.heartbeat);
-            let found = findings::catalogue(self.restore, beat).await?;
+            let found = engine::catalogue(self.restore, beat).await?;
             self.records.write(CATALOGUE, &found).await?;
         }
         let units_done = self.read_rest(&plan, limits).await?;
@@ -108,6 +108,7 @@ impl<S: Store> Subject<'_, S> {
             return Ok(pending(progress));
         }
         if let Some(head) = &head
+            && engine::follows_rows(self.restore)
             && !self.follow_differences(head, &plan, source, limits).await?
         {
             progress.percent = 99;
@@ -120,13 +121,13 @@ impl<S: Store> Subject<'_, S> {
         if let Some(plan) = self.records.read(PLAN).await? {
             return Ok(plan);
         }
-        let wishes = examine::Wishes {
+        let wishes = Wishes {
             foreign_keys: self.validation.foreign_keys,
             unique_constraints: self.validation.unique_constraints,
             unit_bytes: self.unit_bytes,
         };
         let frame = head.map(|head| &head.plan);
-        let plan = examine::plan(self.restore, self.records.operation(), frame, wishes).await?;
+        let plan = engine::plan_examination(self.restore, self.records.operation(), frame, wishes).await?;
         self.records.write(PLAN, &plan).await?;
         Ok(plan)
     }
@@ -141,8 +142,7 @@ impl<S: Store> Subject<'_, S> {
             let units: Vec<UnitResult> = frame.all(frame::UNITS).await?;
             visibilities.extend(units.into_iter().map(|unit| (unit.unit, unit.visibility)));
         }
-        let work = examine::unit_work(plan, &visibilities, &done)?;
-        read_units(self.restore, &plan.tables, work, limits, None, |result: UnitResult| async move {
+        engine::read_restore(self.restore, plan, &visibilities, &done, limits, |result: UnitResult| async move {
             self.records.write(&numbered(UNITS, result.unit), &result).await
         })
         .await?;
@@ -155,7 +155,7 @@ impl<S: Store> Subject<'_, S> {
         if rest.is_empty() || Instant::now() >= limits.stop_at {
             return Ok(done);
         }
-        checks::run_checks(self.restore, rest, limits, |result: CheckResult| async move {
+        engine::run_checks(self.restore, rest, limits, |result: CheckResult| async move {
             self.records.write(&numbered(CHECKS, result.check), &result).await
         })
         .await?;

@@ -9,8 +9,10 @@ use dr_core::Result;
 use dr_core::proof::cut;
 use dr_core::proof::frame::{FramePlan, Heartbeat, Slice, SliceOutcome, TableFacts, Unit, UnitResult};
 use dr_core::request::ValidationOptions;
-use dr_postgres::{Limits, Pace, Source, UnitWork, frame, heartbeat, read_units};
+use dr_database::{Limits, Pace};
+use dr_postgres::Source;
 
+use crate::engine;
 use crate::request::{FrameSummary, Progress, Stage};
 use crate::store::{Records, Store, numbered};
 
@@ -37,8 +39,9 @@ pub async fn advance<S: Store>(
     } else {
         // The first beat shows that beats can be written before hours are spent, and creates the table, if need
         // be, before the counters are read: our own DDL must not look like the source's.
-        heartbeat::beat(source.writer.unwrap_or(source.reader), records.operation()).await?;
-        let plan = frame::plan(source, records.operation(), unit_bytes).await?;
+        engine::beat(source.writer.unwrap_or(source.reader), records.operation()).await?;
+        let pace = pace(validation);
+        let plan = engine::plan_frame(source, records.operation(), unit_bytes, pace.as_ref()).await?;
         records.write(PLAN, &plan).await?;
         plan
     };
@@ -49,7 +52,7 @@ pub async fn advance<S: Store>(
     }
     if records.read::<Heartbeat>(HEARTBEAT).await?.is_none() {
         let writer = source.writer.unwrap_or(source.reader);
-        let beat = heartbeat::beat(writer, records.operation()).await?;
+        let beat = engine::beat(writer, records.operation()).await?;
         records.write(HEARTBEAT, &beat).await?;
     }
     let frame = Some(summary(records, &plan).await?);
@@ -68,20 +71,23 @@ async fn read_rest<S: Store>(
     if plan.units.iter().all(|unit| done.contains(&unit.id)) {
         return Ok(done);
     }
-    // Each invocation has a horizon of its own, taken before its first row is read.
-    let visibility = frame::horizon(source.reader).await?;
-    let work = plan
-        .units
-        .iter()
-        .filter(|unit| !done.contains(&unit.id))
-        .map(|unit| UnitWork { unit: unit.clone(), visibility: Some(visibility.clone()) })
-        .collect();
-    let pace = validation.max_read_mebibytes_per_second.map(Pace::mebibytes_per_second);
-    read_units(source.reader, &plan.tables, work, limits, pace.as_ref(), |result: UnitResult| async move {
-        records.write(&numbered(UNITS, result.unit), &result).await
-    })
+    let rest = plan.units.iter().filter(|unit| !done.contains(&unit.id)).cloned().collect();
+    let pace = pace(validation);
+    engine::read_source(
+        source.reader,
+        &plan.tables,
+        rest,
+        limits,
+        pace.as_ref(),
+        |result: UnitResult| async move { records.write(&numbered(UNITS, result.unit), &result).await },
+    )
     .await?;
     Ok(records.numbers(UNITS).await?.into_iter().collect())
+}
+
+/// How fast the source may be read.
+pub(crate) fn pace(validation: &ValidationOptions) -> Option<Pace> {
+    validation.max_read_mebibytes_per_second.map(Pace::mebibytes_per_second)
 }
 
 async fn summary<S: Store>(records: &Records<'_, S>, plan: &FramePlan) -> Result<FrameSummary> {

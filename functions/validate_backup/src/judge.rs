@@ -1,14 +1,14 @@
 //! Judging: all records of a proof together, the report written, the judgement answered.
 
 use dr_core::proof::examination::Examination;
-use dr_core::proof::frame::{Frame, Observation};
+use dr_core::proof::frame::{Frame, Observation, UnitResult};
 use dr_core::proof::judge::{self, Input};
 use dr_core::proof::judgement::{Report, RestoreFacts};
 use dr_core::{ErrorName, Result};
 use jiff::Timestamp;
 
 use crate::examine::{self, CATALOGUE, CHECKS, NARROWING, PLAN, UNITS};
-use crate::observe::OBSERVATION;
+use crate::observe::{AGAIN, OBSERVATION};
 use crate::store::{Records, Store};
 
 /// The record of the report.
@@ -43,9 +43,14 @@ pub async fn conclude<S: Store>(
     if let Some(report) = records.read::<Report>(REPORT).await? {
         return Ok((report, false));
     }
-    let (frame, observation): (Option<Frame>, Option<Observation>) = match frame {
-        Some(records) => (Some(examine::whole_frame(records).await?), records.read(OBSERVATION).await?),
-        None => (None, None),
+    let (mut again, mut observation): (Vec<UnitResult>, Option<Observation>) = (Vec::new(), None);
+    let frame: Option<Frame> = match frame {
+        Some(records) => {
+            observation = records.read(OBSERVATION).await?;
+            again = records.all(AGAIN).await?;
+            Some(examine::whole_frame(records).await?)
+        }
+        None => None,
     };
     let examination = Examination {
         plan: records.expect(PLAN, ErrorName::MetadataDamaged).await?,
@@ -61,7 +66,7 @@ pub async fn conclude<S: Store>(
         database: circumstances.database.as_deref(),
         frame: frame.as_ref(),
         observation: observation.as_ref(),
-        again: &[],
+        again: &again,
         examination: &examination,
         snapshot_taken_at: circumstances.snapshot_taken_at,
         max_rpo_seconds: circumstances.max_rpo_seconds,

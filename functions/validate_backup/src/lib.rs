@@ -15,6 +15,7 @@ pub mod reach;
 pub mod request;
 pub mod store;
 
+mod engine;
 mod measure;
 
 use dr_aws::Invocation;
@@ -48,7 +49,7 @@ impl<S: Store> Handler<S> {
     pub async fn handle(&self, request: Request, invocation: &Invocation) -> Result<Answer> {
         match request {
             Request::Frame(request) => self.frame(&request, invocation).await,
-            Request::Observe(request) => self.observe(&request).await,
+            Request::Observe(request) => self.observe(&request, invocation).await,
             Request::Examine(request) => self.examine(&request, invocation).await,
             Request::Judge(request) => self.judge(&request, invocation).await,
             Request::Quick(request) => self.quick(&request, invocation).await,
@@ -80,7 +81,7 @@ impl<S: Store> Handler<S> {
         Ok(Answer::Stage(stage))
     }
 
-    async fn observe(&self, request: &ObserveRequest) -> Result<Answer> {
+    async fn observe(&self, request: &ObserveRequest, invocation: &Invocation) -> Result<Answer> {
         request.validation.check()?;
         let snapshot = self.reach.snapshot(&request.snapshot_id, request.database_kind).await?;
         let facts = self.reach.database(&request.database, request.database_kind).await?;
@@ -92,7 +93,8 @@ impl<S: Store> Handler<S> {
             )
         })?;
         let records = Records::of(&self.store, request.operation_id.as_str());
-        observe::advance(&records, &writer, taken).await.map(Answer::Stage)
+        let limits = allowance::limits(invocation.remaining(), &request.validation);
+        observe::advance(&records, &writer, taken, &request.validation, limits).await.map(Answer::Stage)
     }
 
     async fn examine(&self, request: &ExamineRequest, invocation: &Invocation) -> Result<Answer> {

@@ -6,7 +6,7 @@
 use dr_aws::clients::Clients;
 use dr_aws::objects::Bucket;
 use dr_core::{DrError, ErrorName, Result};
-use dr_postgres::Security;
+use dr_database::Security;
 use validate_backup::{Config, Handler, Reach, Request};
 
 #[tokio::main(flavor = "current_thread")]

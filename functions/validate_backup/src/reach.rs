@@ -4,17 +4,16 @@
 
 use aws_sdk_rds::auth_token::{AuthTokenGenerator, Config as TokenConfig};
 use dr_aws::clients::Clients;
-use dr_core::engine::{Engine, EngineFamily};
 use dr_core::ids::{DatabaseId, SnapshotId};
 use dr_core::observed::{DatabaseFacts, DatabaseKind, Endpoint, SnapshotFacts};
 use dr_core::plan::TemporaryTarget;
 use dr_core::request::Credentials;
-use dr_core::{DrError, ErrorName, Result};
-use dr_postgres::settings::{ConnectionSettings, Password, Security};
+use dr_core::{DrError, Engine, EngineFamily, ErrorName, Result};
+use dr_database::{ConnectionSettings, Password, Security};
 
 /// The tag that names the secret of a database's user.
 const SECRET_TAG: &str = "lifeboat:secret-id";
-/// The database to connect to where the instance names none.
+/// The database of PostgreSQL to connect to where the instance names none. MySQL needs none.
 const DEFAULT_DATABASE: &str = "postgres";
 /// Statuses in which an instance accepts connections. RDS takes a snapshot in `backing-up`, so that the source has
 /// it just when it is observed.
@@ -108,14 +107,15 @@ impl Reach {
         password: Password,
     ) -> ConnectionSettings {
         let database = facts.database_name.as_deref().unwrap_or(DEFAULT_DATABASE);
-        ConnectionSettings::new(
+        let settings = ConnectionSettings::new(
             endpoint.address.clone(),
             endpoint.port,
             user,
             Some(password),
             database,
             self.security.clone(),
-        )
+        );
+        settings.speaking(Engine::of_name(&facts.engine).map_or(EngineFamily::PostgreSql, Engine::family))
     }
 
     async fn secret(&self, id: &str) -> Result<(String, Password)> {
@@ -179,13 +179,7 @@ fn choose(facts: &DatabaseFacts, credentials: Option<&Credentials>) -> Result<Ch
 }
 
 fn usable(facts: &DatabaseFacts) -> Result<()> {
-    let family = Engine::of_name(&facts.engine).map(Engine::family);
-    if family != Some(EngineFamily::PostgreSql) {
-        return Err(DrError::new(
-            ErrorName::EngineUnsupported,
-            format!("looking at database `{}`: its engine is `{}`", facts.id, facts.engine),
-        ));
-    }
+    Engine::supported(&facts.engine, &facts.engine_version, &format!("looking at database `{}`", facts.id))?;
     if !SERVING.contains(&facts.status.as_str()) {
         return Err(DrError::new(
             ErrorName::DatabaseUnavailable,
@@ -259,15 +253,24 @@ mod tests {
     }
 
     #[test]
-    fn only_a_postgres_that_serves_is_used() {
+    fn only_a_supported_database_that_serves_is_used() {
         type Change = fn(&mut DatabaseFacts);
-        let cases: [(Change, Option<ErrorName>); 6] = [
+        let cases: [(Change, Option<ErrorName>); 9] = [
             (|_| {}, None),
             (|facts| facts.engine = "aurora-postgresql".to_owned(), None),
             (|facts| facts.status = "backing-up".to_owned(), None),
             (|facts| facts.status = "stopped".to_owned(), Some(ErrorName::DatabaseUnavailable)),
             (|facts| facts.status = "something-new".to_owned(), Some(ErrorName::DatabaseUnavailable)),
+            (|facts| facts.engine = "oracle-ee".to_owned(), Some(ErrorName::EngineUnsupported)),
             (|facts| facts.engine = "mysql".to_owned(), Some(ErrorName::EngineUnsupported)),
+            (|facts| facts.engine_version = "13.4".to_owned(), Some(ErrorName::EngineUnsupported)),
+            (
+                |facts| {
+                    facts.engine = "mariadb".to_owned();
+                    facts.engine_version = "10.11.8".to_owned();
+                },
+                None,
+            ),
         ];
         for (change, expected) in cases {
             let facts = facts(change);

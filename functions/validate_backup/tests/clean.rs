@@ -102,7 +102,16 @@ async fn observe_when_ripe(
     let records = Records::of(store, operation);
     let begun = Instant::now();
     loop {
-        match observe::advance(&records, &common::settings(server), snapshot_taken).await.unwrap() {
+        match observe::advance(
+            &records,
+            &common::settings(server),
+            snapshot_taken,
+            &dr_core::request::ValidationOptions::default(),
+            common::limits(),
+        )
+        .await
+        .unwrap()
+        {
             Stage::Done { .. } => return,
             stage if begun.elapsed() > Duration::from_mins(1) => panic!("never ripe: {stage:?}"),
             Stage::Pending { .. } => tokio::time::sleep(Duration::from_millis(200)).await,

@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use crate::catalogue::USER_SCHEMA;
 use crate::error::{ServerSaid, is_passing, sqlstate};
-use crate::examine::Wishes;
-use crate::pool::{self, Limits, Progress, Task};
-use crate::session::{Access, Session};
-use crate::settings::ConnectionSettings;
+use crate::session::Session;
 use crate::text::{TextRow, identifier};
+use dr_database::Wishes;
+use dr_database::pool::{self, Task};
+use dr_database::{Access, ConnectionSettings, Limits, Progress};
 
 mod constraints;
 
@@ -174,6 +174,7 @@ struct CheckState {
 }
 
 impl Task for CheckTask {
+    type Connection = Session;
     type Output = CheckResult;
     type State = CheckState;
 

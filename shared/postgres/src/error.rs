@@ -100,16 +100,7 @@ pub(crate) fn named(what: impl Into<String>, error: tokio_postgres::Error, conne
     }
 }
 
-/// Whether trying again can help.
-pub(crate) fn is_passing(error: &DrError) -> bool {
-    matches!(
-        error.name(),
-        ErrorName::ConnectionFailed
-            | ErrorName::ConnectionLost
-            | ErrorName::DatabaseUnavailable
-            | ErrorName::FunctionTimedOut
-    )
-}
+pub(crate) use dr_database::pool::is_passing;
 
 /// An error and what lies below it.
 fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {

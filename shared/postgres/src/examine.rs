@@ -5,29 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dr_core::proof::cut::cut_some;
+use dr_core::proof::cut::as_framed;
 use dr_core::proof::examination::ExaminationPlan;
-use dr_core::proof::frame::{FramePlan, Persistence, Slice, TableFacts, Unit, Visibility};
+use dr_core::proof::frame::{FramePlan, TableFacts, Visibility};
 use dr_core::{DrError, ErrorName, Result};
 
 use crate::catalogue::server::{databases, server_facts};
 use crate::catalogue::tables::{check_readable, tables};
 use crate::checks;
 use crate::frame::FORMAT;
-use crate::session::{Access, Session};
-use crate::settings::ConnectionSettings;
+use crate::session::Session;
 use crate::units::UnitWork;
+use dr_database::Access;
+use dr_database::ConnectionSettings;
 
-/// What an examination is to include.
-#[derive(Debug, Clone, Copy)]
-pub struct Wishes {
-    /// Prove foreign keys again.
-    pub foreign_keys: bool,
-    /// Prove unique constraints and indexes again.
-    pub unique_constraints: bool,
-    /// About how large a unit is, usually [`dr_core::proof::cut::UNIT_BYTES`].
-    pub unit_bytes: u64,
-}
+pub use dr_database::Wishes;
 
 /// Looks at a restore and plans what to do with it. `frame` is the frame's plan, where there is a frame.
 ///
@@ -55,7 +47,7 @@ pub async fn plan(
         Some(frame) => adopt(&mut found, &frame.tables),
         None => vec![None; found.len()],
     };
-    let (units, frame_units) = units(&found, &framed, frame, wishes.unit_bytes);
+    let (units, frame_units) = as_framed(&found, &framed, frame, wishes.unit_bytes);
     Ok(ExaminationPlan {
         format: FORMAT,
         operation_id: operation_id.to_owned(),
@@ -104,41 +96,6 @@ fn adopt(found: &mut [TableFacts], framed: &[TableFacts]) -> Vec<Option<usize>> 
             Some(at)
         })
         .collect()
-}
-
-/// The frame's units with our indexes, then units for what the frame does not cover.
-fn units(
-    found: &[TableFacts],
-    framed: &[Option<usize>],
-    frame: Option<&FramePlan>,
-    unit_bytes: u64,
-) -> (Vec<Unit>, Vec<Option<u32>>) {
-    let here: BTreeMap<usize, usize> =
-        framed.iter().enumerate().filter_map(|(index, at)| at.map(|at| (at, index))).collect();
-    let permanent =
-        |index: usize| found.get(index).is_some_and(|table| table.persistence == Persistence::Permanent);
-    let (mut units, mut frame_units) = (Vec::new(), Vec::new());
-    let mut covered = BTreeSet::new();
-    for unit in frame.map(|frame| frame.units.as_slice()).unwrap_or_default() {
-        let slices: Vec<Slice> = unit
-            .slices
-            .iter()
-            .filter_map(|slice| Some(Slice { table: *here.get(&slice.table)?, ..*slice }))
-            .filter(|slice| permanent(slice.table))
-            .collect();
-        if slices.is_empty() {
-            continue;
-        }
-        covered.extend(slices.iter().map(|slice| slice.table));
-        let id = u32::try_from(units.len()).unwrap_or(u32::MAX);
-        units.push(Unit { id, database: unit.database.clone(), slices });
-        frame_units.push(Some(unit.id));
-    }
-    let next = u32::try_from(units.len()).unwrap_or(u32::MAX);
-    let rest = cut_some(found, |index| permanent(index) && !covered.contains(&index), unit_bytes, next);
-    frame_units.resize(units.len() + rest.len(), None);
-    units.extend(rest);
-    (units, frame_units)
 }
 
 /// The plan's units that are not in `done`, each with the visibility that the frame's unit was read under.

@@ -15,8 +15,9 @@ use crate::catalogue::fingerprint::fingerprint;
 use crate::catalogue::sequences::sequences;
 use crate::catalogue::server::{databases, large_objects, server_facts};
 use crate::catalogue::tables::{check_readable, tables};
-use crate::session::{Access, Session};
-use crate::settings::ConnectionSettings;
+use crate::session::Session;
+use dr_database::Access;
+use dr_database::ConnectionSettings;
 
 /// Version of the stored format.
 pub const FORMAT: u32 = 1;

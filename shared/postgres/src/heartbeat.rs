@@ -9,9 +9,10 @@ use dr_core::proof::frame::Heartbeat;
 use jiff::Timestamp;
 
 use crate::catalogue::server::moment;
-use crate::session::{Access, Session};
-use crate::settings::ConnectionSettings;
+use crate::session::Session;
 use crate::text::literal;
+use dr_database::Access;
+use dr_database::ConnectionSettings;
 
 /// Creates what is absent. A race with another operation fails harmlessly on the second statement's name.
 const PREPARE: &str = "CREATE SCHEMA IF NOT EXISTS lifeboat; CREATE TABLE IF NOT EXISTS lifeboat.heartbeat ( \

@@ -24,14 +24,12 @@ pub mod examine;
 pub mod frame;
 pub mod heartbeat;
 pub mod narrow;
-pub mod pool;
 pub mod session;
-pub mod settings;
 mod text;
 pub mod units;
 
+pub use dr_database::settings;
+pub use dr_database::{Access, ConnectionSettings, Limits, Pace, Password, Progress, Security};
 pub use frame::Source;
-pub use pool::{Limits, Progress};
-pub use session::{Access, Session};
-pub use settings::{ConnectionSettings, Password, Security};
-pub use units::{Pace, UnitWork, read_units};
+pub use session::Session;
+pub use units::{UnitWork, read_units};

@@ -8,6 +8,7 @@
 //! Bounded: sub-ranges of blocks are compared by digest first, and rows are fetched only of those that differ, no
 //! more of them than the caller allows.
 
+use dr_database::pool::Connection as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -20,9 +21,10 @@ use dr_core::{DrError, ErrorName, Result};
 
 use crate::digest::{LiveTable, covered, digest_at, live_tables, within};
 use crate::error::{ServerSaid, is_passing};
-use crate::session::{Access, Session};
-use crate::settings::ConnectionSettings;
+use crate::session::Session;
 use crate::text::{identifier, literal, unexpected};
+use dr_database::Access;
+use dr_database::ConnectionSettings;
 
 /// Blocks in one sub-range, 64 KiB: few enough that a busy table's scattered changes do not have all of its rows
 /// fetched (with 128 blocks, narrowing 160 MB under load took ten times as long as digesting it).

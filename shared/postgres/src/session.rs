@@ -8,28 +8,21 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use dr_core::{DrError, ErrorName, Result};
+use dr_database::Access;
+use dr_database::pool::Connection;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::error::named;
-use crate::settings::{ConnectionSettings, Security};
+use crate::error::{ServerSaid, named};
 use crate::text::{TextRow, literal};
+use dr_database::{ConnectionSettings, Security};
 
 /// Oldest and newest major version that is supported.
 pub const SUPPORTED: (u32, u32) = (14, 18);
 /// How long a statement waits for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What a session may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Every transaction is read-only.
-    ReadOnly,
-    /// Writing is allowed: the heartbeat on a source, preparations on a restore.
-    ReadWrite,
-}
 
 /// An open connection.
 pub struct Session {
@@ -57,6 +50,30 @@ impl std::fmt::Debug for Session {
     }
 }
 
+impl Connection for Session {
+    async fn open(settings: &ConnectionSettings, access: Access) -> Result<Self> {
+        Self::open(settings, access).await
+    }
+
+    fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    fn incarnation(&self) -> &str {
+        &self.incarnation
+    }
+
+    fn serves(&self, database: &str) -> bool {
+        self.settings.database == database
+    }
+
+    fn is_recovering(error: &DrError) -> bool {
+        std::error::Error::source(error)
+            .and_then(|source| source.downcast_ref::<ServerSaid>())
+            .is_some_and(|said| said.sqlstate == "57P03")
+    }
+}
+
 impl Session {
     /// Connects, checks the version and pins the settings.
     ///
@@ -81,7 +98,7 @@ impl Session {
         // The driver's own timeout covers the TCP handshake only: TLS and authentication can hang as well.
         let connect = async {
             match &settings.security {
-                Security::Verified(tls) => {
+                Security::Verified { config: tls, .. } => {
                     config.host(&settings.host).ssl_mode(SslMode::Require);
                     let tls = MakeRustlsConnect::new((**tls).clone());
                     let (client, connection) = config.connect(tls).await?;
@@ -177,11 +194,6 @@ impl Session {
     /// The server's major version.
     pub fn major(&self) -> u32 {
         self.major
-    }
-
-    /// Names the run of the server since its last start or crash (crashes only where the user may see it).
-    pub(crate) fn incarnation(&self) -> &str {
-        &self.incarnation
     }
 
     /// Whether the connection has ended.

@@ -12,15 +12,14 @@ use dr_core::proof::cut::{UNIT_BYTES, blocks_within, cost};
 use dr_core::proof::frame::{Slice, SliceOutcome, SliceResult, TableFacts, Unit, UnitResult, Visibility};
 use dr_core::proof::visibility::Horizon;
 use dr_core::{DrError, ErrorName, Result};
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::catalogue::server::moment;
 use crate::digest::{LiveTable, digest_at, live_tables, query};
 use crate::error::{ServerSaid, is_passing};
-use crate::pool::{self, Limits, Progress, Task};
-use crate::session::{Access, Session};
-use crate::settings::ConnectionSettings;
+use crate::session::Session;
+use dr_database::pool::{self, Task};
+use dr_database::{Access, ConnectionSettings, Limits, Pace, Progress};
 
 /// Columns of tables that are looked up together: a unit may hold 256 tables, each of up to 1,600 columns, and what is
 /// known of so many would take hundreds of megabytes.
@@ -33,33 +32,6 @@ pub struct UnitWork {
     pub unit: Unit,
     /// Its visibility.
     pub visibility: Option<Visibility>,
-}
-
-/// Keeps the reading of all connections together below a rate.
-#[derive(Debug)]
-pub struct Pace {
-    bytes_per_second: u64,
-    next: Mutex<Instant>,
-}
-
-impl Pace {
-    /// So many MiB in a second.
-    pub fn mebibytes_per_second(rate: u32) -> Self {
-        Self { bytes_per_second: u64::from(rate.max(1)) << 20, next: Mutex::new(Instant::now()) }
-    }
-
-    /// Waits until so many bytes may be read.
-    async fn wait_for(&self, bytes: u64) {
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
-        let span = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let start = {
-            let mut next = self.next.lock().await;
-            let start = (*next).max(Instant::now());
-            *next = start + span;
-            start
-        };
-        tokio::time::sleep_until(start).await;
-    }
 }
 
 /// Reads units over several connections until all are read or time is up; each result goes to `store` at once.
@@ -99,6 +71,7 @@ struct UnitState {
 }
 
 impl Task for UnitTask<'_> {
+    type Connection = Session;
     type Output = UnitResult;
     type State = UnitState;
 
@@ -261,7 +234,8 @@ impl SliceReader<'_> {
         table: &LiveTable,
         slice: Slice,
     ) -> std::result::Result<Result<(Digest, Digest)>, tokio_postgres::Error> {
-        let bytes = self.pace.map_or(2 * UNIT_BYTES, |pace| pace.bytes_per_second.clamp(1 << 18, UNIT_BYTES));
+        let bytes =
+            self.pace.map_or(2 * UNIT_BYTES, |pace| pace.bytes_per_second().clamp(1 << 18, UNIT_BYTES));
         let step = blocks_within(self.facts, bytes);
         let beyond = slice.end_block.unwrap_or(table.blocks);
         let (mut framed, mut newer) = (Digest::EMPTY, Digest::EMPTY);
@@ -296,7 +270,7 @@ mod tests {
 
     use super::*;
     use crate::catalogue::tables::tables;
-    use crate::settings::Security;
+    use dr_database::Security;
 
     #[test]
     fn tables_are_looked_up_in_batches_of_so_many_columns_and_at_least_one() {
@@ -339,6 +313,7 @@ mod tests {
     struct Suicide;
 
     impl Task for Suicide {
+        type Connection = Session;
         type Output = u32;
         type State = u32;
 

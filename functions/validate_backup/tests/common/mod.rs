@@ -123,7 +123,10 @@ pub async fn observe_quiet(store: &Memory, operation: &str, server: &Running) {
     quiet(server).await;
     let records = Records::of(store, operation);
     let long_ago = Timestamp::now() - jiff::SignedDuration::from_mins(1);
-    let stage = observe::advance(&records, &settings(server), long_ago).await.unwrap();
+    let stage =
+        observe::advance(&records, &settings(server), long_ago, &ValidationOptions::default(), limits())
+            .await
+            .unwrap();
     assert!(matches!(stage, Stage::Done { .. }), "{stage:?}");
     let observation: Observation = records.read(observe::OBSERVATION).await.unwrap().unwrap();
     assert!(!observation.pending_counters, "no session is at work");

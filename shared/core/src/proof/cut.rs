@@ -3,7 +3,9 @@
 //! Pure arithmetic on what the catalogue says of sizes: a wrong size makes a unit longer or shorter, never the
 //! proof wrong, because the last slice of every table is open-ended.
 
-use super::frame::{Slice, TableFacts, Unit};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::frame::{FramePlan, Persistence, Slice, TableFacts, Unit};
 
 /// Bytes of heap and TOAST in one unit, about.
 pub const UNIT_BYTES: u64 = 64 << 20;
@@ -46,6 +48,42 @@ pub fn cut_some(
     units
 }
 
+/// The units of an examination: the frame's, with the indexes of the tables that were found, then units for what the
+/// frame does not cover; and for each the number of the frame's unit. `framed` has each table's index in the frame.
+pub fn as_framed(
+    found: &[TableFacts],
+    framed: &[Option<usize>],
+    frame: Option<&FramePlan>,
+    unit_bytes: u64,
+) -> (Vec<Unit>, Vec<Option<u32>>) {
+    let here: BTreeMap<usize, usize> =
+        framed.iter().enumerate().filter_map(|(index, at)| at.map(|at| (at, index))).collect();
+    let permanent =
+        |index: usize| found.get(index).is_some_and(|table| table.persistence == Persistence::Permanent);
+    let (mut units, mut frame_units) = (Vec::new(), Vec::new());
+    let mut covered = BTreeSet::new();
+    for unit in frame.map(|frame| frame.units.as_slice()).unwrap_or_default() {
+        let slices: Vec<Slice> = unit
+            .slices
+            .iter()
+            .filter_map(|slice| Some(Slice { table: *here.get(&slice.table)?, ..*slice }))
+            .filter(|slice| permanent(slice.table))
+            .collect();
+        if slices.is_empty() {
+            continue;
+        }
+        covered.extend(slices.iter().map(|slice| slice.table));
+        let id = u32::try_from(units.len()).unwrap_or(u32::MAX);
+        units.push(Unit { id, database: unit.database.clone(), slices });
+        frame_units.push(Some(unit.id));
+    }
+    let next = u32::try_from(units.len()).unwrap_or(u32::MAX);
+    let rest = cut_some(found, |index| permanent(index) && !covered.contains(&index), unit_bytes, next);
+    frame_units.resize(units.len() + rest.len(), None);
+    units.extend(rest);
+    (units, frame_units)
+}
+
 /// The slices of one table, each with its cost in bytes.
 fn slices(index: usize, table: &TableFacts, unit_bytes: u64) -> Vec<(Slice, u64)> {
     // A table that is cut by keys has one slice for each range of them.
@@ -82,7 +120,7 @@ pub fn cost(table: &TableFacts, blocks: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::super::frame::{Persistence, TableName};
+    use super::super::frame::TableName;
     use super::*;
     use proptest::prelude::*;
 

@@ -9,8 +9,9 @@ use super::sequences::sequences;
 use super::server::databases;
 use super::{OWN_SCHEMA, USER_SCHEMA};
 use crate::heartbeat;
-use crate::session::{Access, Session};
-use crate::settings::ConnectionSettings;
+use crate::session::Session;
+use dr_database::Access;
+use dr_database::ConnectionSettings;
 
 /// Reads the catalogues of all databases of a restore. With `beat`, the frame's heartbeat, its row is looked for;
 /// without, `heartbeat` stays empty.

@@ -76,6 +76,9 @@ impl Running {
     pub(super) fn start(files: &Files, options: &StartOptions, user: &str) -> Result<Self, Error> {
         let (socket, short_socket_dir) = socket_path(files.dir())?;
         let data = files.data_dir();
+        // A server that starts removes the temporary tables of all others that use the same directory.
+        let temporary = files.dir().join("tmp");
+        account::private_dir(&temporary)?;
         // A crash leaves them behind.
         let pid_file = data.join("mariadbd.pid");
         for stale in [&pid_file, &socket] {
@@ -93,6 +96,7 @@ impl Running {
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", socket.display()))
             .arg(format!("--pid-file={}", pid_file.display()))
+            .arg(format!("--tmpdir={}", temporary.display()))
             .args(COMMON)
             .args([
                 "--innodb-buffer-pool-size=64M",

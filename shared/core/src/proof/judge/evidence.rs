@@ -9,7 +9,7 @@ use crate::proof::frame::{
     DatabaseActivity, Frame, FramePlan, Observation, Persistence, Slice, SliceResult, TableActivity,
     TableFacts, Unit, UnitResult, Visibility,
 };
-use crate::proof::keyed::{REWRITING, TableState, Written, is_quiet};
+use crate::proof::keyed::{REWRITING, TableState, Written, is_quiet, units_to_repeat};
 
 /// A slice of a table that the frame knows, on both sides.
 #[derive(Debug, Clone, Copy)]
@@ -208,6 +208,7 @@ impl<'a> Evidence<'a> {
         again: &'a [UnitResult],
         examination: &'a Examination,
     ) -> Result<Self> {
+        read_again(frame, observation, again)?;
         let again: HashMap<Slice, &SliceResult> =
             again.iter().flat_map(|unit| unit.slices.iter().map(|slice| (slice.slice, slice))).collect();
         let plan = &examination.plan;
@@ -297,6 +298,25 @@ impl<'a> Evidence<'a> {
         });
         Ok(Self { tables, absent })
     }
+}
+
+/// What may have been written to must have been read again, slice by slice.
+fn read_again(frame: Option<&Frame>, observation: Option<&Observation>, again: &[UnitResult]) -> Result<()> {
+    let state = observation.and_then(|observation| observation.state.as_ref());
+    let (Some(frame), Some(state)) = (frame, state) else { return Ok(()) };
+    for unit in units_to_repeat(&frame.plan, state) {
+        let whole = again.iter().any(|result| {
+            result.unit == unit.id
+                && result.slices.iter().map(|slice| slice.slice).eq(unit.slices.iter().copied())
+        });
+        if !whole {
+            return Err(damaged(format!(
+                "judging: unit {} of the frame of {} was not read again after the snapshot",
+                unit.id, frame.plan.operation_id
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A table must have been read from its first block to its open end. Unlogged ones need not be read at all.

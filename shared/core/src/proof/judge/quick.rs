@@ -154,7 +154,7 @@ fn findings(input: &QuickInput<'_>) -> Vec<Finding> {
     if !snapshot.tags.contains_key("lifeboat:operation-id") {
         say(Severity::Info, "It was not made by Lifeboat.".to_owned());
     }
-    if snapshot.engine != "postgres" {
+    if Engine::of_name(&snapshot.engine).is_none() {
         say(
             Severity::Info,
             format!(

@@ -192,16 +192,27 @@ fn without_an_observation_a_difference_is_only_plausible_and_equality_is_exact()
 }
 
 #[test]
+fn a_source_that_was_not_read_again_where_it_may_have_been_written_to_is_refused() {
+    let a = rows(0..10);
+    for (own, refused) in [(None, true), (written(1, 0, 0), true), (written(0, 0, 0), false)] {
+        let (world, _) = world(&Case { own, ..case(a, None, a) });
+        let judged = world.judge_with(&[]).map(drop).map_err(|error| error.name());
+        let expected = if refused { Err(crate::error::ErrorName::MetadataDamaged) } else { Ok(()) };
+        assert_eq!(judged, expected, "{own:?}");
+    }
+}
+
+#[test]
 fn a_table_that_the_restore_lacks_was_dropped_or_is_missing() {
     for (dropped, expected) in [(true, Reason::DroppedSince), (false, Reason::TableMissing)] {
-        let (mut world, _) = world(&case(rows(0..3), None, rows(0..3)));
+        let (mut world, again) = world(&case(rows(0..3), Some(rows(0..3)), rows(0..3)));
         let plan = &mut world.examination.plan;
         (plan.tables, plan.framed, plan.units, plan.frame_units) = (vec![], vec![], vec![], vec![]);
         world.examination.units.clear();
         if dropped {
             world.observation.as_mut().unwrap().state.as_mut().unwrap().tables.clear();
         }
-        assert_eq!(world.judge_with(&[]).unwrap().tables[0].reason, expected);
+        assert_eq!(world.judge_with(&again).unwrap().tables[0].reason, expected);
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_core::{DrError, ErrorName, Result};
+use dr_core::{DrError, EngineFamily, ErrorName, Result};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -26,7 +26,8 @@ impl Password {
         Self(Arc::new(Zeroizing::new(text.into())))
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// The password itself, for a driver.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -42,8 +43,13 @@ impl fmt::Debug for Password {
 pub enum Security {
     /// TLS, and the server must show a certificate for the host's name or address, signed by one of these
     /// authorities. Made by [`Security::verified`].
-    Verified(Arc<ClientConfig>),
-    /// A Unix socket without TLS; `host` is its directory. For tests: RDS has none.
+    Verified {
+        /// For drivers that take it.
+        config: Arc<ClientConfig>,
+        /// The authorities as PEM, for drivers that make their own.
+        bundle: Arc<[u8]>,
+    },
+    /// A Unix socket without TLS: its directory for PostgreSQL, itself for MySQL. For tests: RDS has none.
     LocalSocket(PathBuf),
 }
 
@@ -69,7 +75,7 @@ impl Security {
             .map_err(|error| fault("no TLS version is usable").with_source(error))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self::Verified(Arc::new(config)))
+        Ok(Self::Verified { config: Arc::new(config), bundle: bundle.into() })
     }
 
     /// TLS with full verification against Amazon's authorities for RDS.
@@ -84,15 +90,26 @@ impl Security {
 impl fmt::Debug for Security {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Verified(_) => f.write_str("Verified(..)"),
+            Self::Verified { .. } => f.write_str("Verified(..)"),
             Self::LocalSocket(directory) => f.debug_tuple("LocalSocket").field(directory).finish(),
         }
     }
 }
 
+/// What a session may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Every transaction is read-only.
+    ReadOnly,
+    /// Writing is allowed: the heartbeat on a source, preparations on a restore.
+    ReadWrite,
+}
+
 /// Everything a connection needs.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
+    /// What is spoken there.
+    pub family: EngineFamily,
     /// Host name or address; what the certificate must be for. Only a label when the security is a local socket.
     pub host: String,
     /// Port.
@@ -112,7 +129,7 @@ pub struct ConnectionSettings {
 }
 
 impl ConnectionSettings {
-    /// Settings with the usual limits: 10 s to connect, 10 minutes for a statement.
+    /// Settings of a PostgreSQL server with the usual limits: 10 s to connect, 10 minutes for a statement.
     pub fn new(
         host: impl Into<String>,
         port: u16,
@@ -122,6 +139,7 @@ impl ConnectionSettings {
         security: Security,
     ) -> Self {
         Self {
+            family: EngineFamily::PostgreSql,
             host: host.into(),
             port,
             user: user.into(),
@@ -131,6 +149,12 @@ impl ConnectionSettings {
             connect_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_mins(10),
         }
+    }
+
+    /// The same place, where something else is spoken.
+    #[must_use]
+    pub fn speaking(self, family: EngineFamily) -> Self {
+        Self { family, ..self }
     }
 
     /// The same server, another database.

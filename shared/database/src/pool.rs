@@ -9,13 +9,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dr_core::{DrError, Result};
+use dr_core::{DrError, ErrorName, Result};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::error::{ServerSaid, is_passing};
-use crate::session::{Access, Session};
-use crate::settings::ConnectionSettings;
+use crate::settings::{Access, ConnectionSettings};
 
 /// Attempts in a row that may fail before the failure is reported.
 const ATTEMPTS: u32 = 6;
@@ -50,22 +48,55 @@ pub struct Progress {
     pub left: usize,
 }
 
+/// A connection to a server.
+pub trait Connection: Sized + Send + Sync {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// Of the connection.
+    fn open(settings: &ConnectionSettings, access: Access) -> impl Future<Output = Result<Self>> + Send;
+    /// Whether it has ended.
+    fn is_closed(&self) -> bool;
+    /// Names the run of the server since its last start or crash.
+    fn incarnation(&self) -> &str;
+    /// Whether work in this database can be done over it.
+    fn serves(&self, database: &str) -> bool;
+    /// Whether an error says that the server is there and recovers from a crash: that is waited for.
+    fn is_recovering(error: &DrError) -> bool;
+}
+
+/// Whether trying again can help.
+pub fn is_passing(error: &DrError) -> bool {
+    matches!(
+        error.name(),
+        ErrorName::ConnectionFailed
+            | ErrorName::ConnectionLost
+            | ErrorName::DatabaseUnavailable
+            | ErrorName::FunctionTimedOut
+    )
+}
+
 /// Work for one connection to one database.
-pub(crate) trait Task: Sync {
+pub trait Task: Sync {
+    /// Over what it is done.
+    type Connection: Connection;
+    /// What comes of it.
     type Output: Send;
     /// What is kept between attempts.
     type State: Default + Send;
 
+    /// The database to connect to.
     fn database(&self) -> &str;
+    /// What the connection has to allow.
     fn access(&self) -> Access;
     /// About how long it takes; work that does not fit in what is left of the time is left for the next.
     fn estimate(&self) -> Duration {
         Duration::ZERO
     }
-    /// `crashed`: the server went down and came back since the last attempt.
+    /// Does it. `crashed`: the server went down and came back since the last attempt.
     fn run(
         &self,
-        session: &Session,
+        session: &Self::Connection,
         state: &mut Self::State,
         crashed: bool,
     ) -> impl Future<Output = Result<Self::Output>> + Send;
@@ -86,7 +117,10 @@ struct Shared<'p, T, S> {
 }
 
 /// Runs tasks. The first error ends it, after the other connections have finished what they are at.
-pub(crate) async fn run<T, S, F>(
+///
+/// # Errors
+/// Of the connection when it cannot be kept up, of a task, or whatever `store` answers.
+pub async fn run<T, S, F>(
     settings: &ConnectionSettings,
     tasks: Vec<T>,
     limits: Limits,
@@ -152,7 +186,7 @@ where
     S: Fn(T::Output) -> F,
     F: Future<Output = Result<()>>,
 {
-    let mut session: Option<Session> = None;
+    let mut session: Option<T::Connection> = None;
     while let Some(task) = shared.take() {
         let begun = Instant::now();
         let attempt =
@@ -176,7 +210,7 @@ where
 async fn persist<T: Task, S>(
     shared: &Shared<'_, T, S>,
     task: &T,
-    session: &mut Option<Session>,
+    session: &mut Option<T::Connection>,
 ) -> Result<Option<T::Output>> {
     let mut state = T::State::default();
     let mut incarnation: Option<String> = None;
@@ -198,13 +232,13 @@ async fn persist<T: Task, S>(
             }
             Err(error) => error,
         };
-        if session.as_ref().is_some_and(Session::is_closed) || !is_passing(&error) {
+        if session.as_ref().is_some_and(Connection::is_closed) || !is_passing(&error) {
             *session = None;
         }
         if !is_passing(&error) {
             return Err(error);
         }
-        let recovering = said(&error, "57P03");
+        let recovering = T::Connection::is_recovering(&error);
         if !recovering {
             failures += 1;
         }
@@ -225,21 +259,13 @@ async fn persist<T: Task, S>(
 async fn reach<'s, T: Task>(
     settings: &ConnectionSettings,
     task: &T,
-    session: &'s mut Option<Session>,
-) -> Result<&'s Session> {
-    let fits = session
-        .as_ref()
-        .is_some_and(|session| !session.is_closed() && session.settings().database == task.database());
+    session: &'s mut Option<T::Connection>,
+) -> Result<&'s T::Connection> {
+    let fits =
+        session.as_ref().is_some_and(|session| !session.is_closed() && session.serves(task.database()));
     let open = match session.take() {
         Some(open) if fits => open,
-        _ => Session::open(&settings.for_database(task.database()), task.access()).await?,
+        _ => T::Connection::open(&settings.for_database(task.database()), task.access()).await?,
     };
     Ok(session.insert(open))
-}
-
-/// Whether an error comes from a server that said this SQLSTATE.
-fn said(error: &DrError, sqlstate: &str) -> bool {
-    std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<ServerSaid>())
-        .is_some_and(|said| said.sqlstate == sqlstate)
 }
