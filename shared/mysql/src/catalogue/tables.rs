@@ -206,7 +206,7 @@ pub async fn find_bounds(
     );
     let rows = session.rows(&doing, &sql).await?;
     let estimate: u64 = rows.first().map(|row| row.parse_optional(0)).transpose()?.flatten().unwrap_or(0);
-    let row_bytes = if estimate == 0 { USUAL_ROW } else { (table.bytes / estimate).max(1) };
+    let row_bytes = table.bytes.checked_div(estimate).map_or(USUAL_ROW, |bytes| bytes.max(1));
     let step = (unit_bytes / row_bytes).clamp(LEAST_ROWS, MOST_ROWS);
     if estimate < step / 4 && table.bytes < unit_bytes.min(1 << 20) {
         return Ok(());

@@ -50,6 +50,7 @@ fn flip(fix: ChecksumFix) -> Deed {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn every_kind_of_damage_is_found_and_named_and_an_undamaged_copy_is_proven() {
     let dir = tempfile::tempdir().unwrap();
     let server = source(dir.path(), &[]);

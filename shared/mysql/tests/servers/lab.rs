@@ -75,7 +75,7 @@ pub(crate) async fn frame_of(server: &Running) -> Framed {
 impl Framed {
     /// Looks at the source again, after a snapshot that was taken long enough ago.
     pub(crate) async fn observe(&mut self, server: &Running) {
-        let long_ago = Timestamp::now() - Duration::from_secs(60);
+        let long_ago = Timestamp::now() - Duration::from_mins(1);
         let observed = frame::observe(&settings(server), "backup-1", long_ago).await.unwrap();
         let frame::Observed::Done(observation) = observed else { panic!("{observed:?}") };
         let units = units_to_repeat(&self.frame.plan, observation.state.as_ref().unwrap());
