@@ -72,12 +72,18 @@ impl Failure {
             | "Runtime.Unknown"
             | "Lambda.ResourceNotReadyException" => (ErrorName::FunctionKilled, "a function died"),
             "Lambda.TooManyRequestsException" => (ErrorName::Throttled, "Lambda throttled the invocation"),
+            "StepFunctions.ExecutionLimitExceededException" | "StepFunctions.ThrottlingException" => {
+                (ErrorName::Throttled, "Step Functions would start no further execution")
+            }
             _ if error.ends_with("AccessDeniedException")
                 || message.contains("not authorized to perform") =>
             {
                 (ErrorName::AccessDenied, "a state's own AWS call was refused")
             }
             _ if error.starts_with("Lambda.") => (ErrorName::AwsFault, "Lambda could not run a function"),
+            _ if error.starts_with("StepFunctions.") => {
+                (ErrorName::AwsRejected, "Step Functions refused to start an execution")
+            }
             _ => (ErrorName::Internal, "a state failed with an error that no step raises"),
         };
         Self::new(name, &format!("{text} ({error}): {message}. {}", name.remedy()), Leftovers::Unknown)
@@ -149,6 +155,9 @@ mod tests {
             ("Runtime.ExitError", r#"{"errorMessage":"exit status 137"}"#, ErrorName::FunctionKilled),
             ("Lambda.TooManyRequestsException", "", ErrorName::Throttled),
             ("Lambda.ServiceException", "", ErrorName::AwsFault),
+            ("StepFunctions.ExecutionLimitExceededException", "", ErrorName::Throttled),
+            ("StepFunctions.StateMachineDoesNotExistException", "", ErrorName::AwsRejected),
+            ("StepFunctions.AWSStepFunctionsException", "not authorized to perform", ErrorName::AccessDenied),
             ("Sns.AccessDeniedException", "", ErrorName::AccessDenied),
             ("States.Runtime", "expression failed", ErrorName::Internal),
             ("", "", ErrorName::Internal),

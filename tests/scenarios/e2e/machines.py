@@ -32,7 +32,8 @@ STOPPED = {"status": "ABORTED", "record": "running", "alerts": [], "leased": Tru
 # What is recorded for them.
 RECORDED_AS = {"Lambda.Unknown": "Dr.FunctionKilled", "Runtime.ExitError": "Dr.FunctionKilled",
                "Sandbox.Timedout": "Dr.FunctionTimedOut", "States.Timeout": "Dr.FunctionTimedOut",
-               "StepFunctions.StateMachineDoesNotExistException": "Dr.Internal"}
+               "StepFunctions.StateMachineDoesNotExistException": "Dr.AwsRejected",
+               "StepFunctions.ExecutionLimitExceededException": "Dr.Throttled"}
 # Alerts about these are warnings: nothing is wrong with the installation.
 WARNINGS = ("Dr.OperationInProgress", "Dr.EmergencyStopActive")
 READS = re.compile(r":(Describe|Get|List|ConditionCheck|Head)")

@@ -14,7 +14,6 @@ const ALLOWED: [(&str, &[&str]); 7] = [
         &[
             "dynamodb:GetItem",
             "dynamodb:PutItem",
-            "dynamodb:UpdateItem",
             "dynamodb:DeleteItem",
             "dynamodb:ConditionCheckItem",
             "kms:Decrypt",
