@@ -100,19 +100,19 @@ pub struct Replicator {
 }
 
 impl Replicator {
-    /// Answers one request. `account` is the one that the function runs in.
+    /// Answers one request.
     ///
     /// # Errors
     /// Those of [`dr_core::replication`], and those of the calls to KMS and RDS.
-    pub async fn handle(&self, request: Request, account: Option<&str>, now: Timestamp) -> Result<Answer> {
+    pub async fn handle(&self, request: Request, now: Timestamp) -> Result<Answer> {
         let Request::Copy(ask) = request;
         let seconds = now.duration_since(ask.started_at).as_secs_f64();
-        let outcome = self.copy(ask, account, now).await;
+        let outcome = self.copy(ask, now).await;
         count(&outcome, seconds, now);
         outcome
     }
 
-    async fn copy(&self, ask: Copy, account: Option<&str>, now: Timestamp) -> Result<Answer> {
+    async fn copy(&self, ask: Copy, now: Timestamp) -> Result<Answer> {
         let key = replication::key_for(&ask.region, ask.kms_key_id, &self.config.keys);
         let order = CopyOrder {
             operation: ask.operation_id,
@@ -132,7 +132,7 @@ impl Replicator {
             expires_at: ask.expires_at,
             started_at: ask.started_at,
         };
-        replication::check_order(&order, &ask.snapshot_id, &self.config.regions, account)?;
+        replication::check_order(&order, &ask.snapshot_id, &self.config.regions)?;
 
         let there = self.clients.rds(&order.region);
         let here = self.clients.rds(order.source.region());

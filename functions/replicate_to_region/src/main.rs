@@ -10,7 +10,7 @@ async fn main() -> std::result::Result<(), lambda_runtime::Error> {
         "replicate_to_region",
         start(),
         async |replicator: &Replicator, request: Request, invocation| {
-            replicator.handle(request, invocation.account(), invocation.received_at).await
+            replicator.handle(request, invocation.received_at).await
         },
     )
     .await

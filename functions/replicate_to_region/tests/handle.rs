@@ -59,9 +59,7 @@ async fn call(wire: &Wire, payload: Value) -> Result<Value, ErrorName> {
     let replicator = Replicator { clients: wire.clients().unwrap(), config: config.unwrap() };
     let request: Request = serde_json::from_value(payload).expect("the payload is one of the contract");
     let now = "2026-01-02T04:10:00Z".parse().unwrap();
-    let answer = Box::pin(replicator.handle(request, Some("000000000000"), now))
-        .await
-        .map_err(|error| error.name())?;
+    let answer = Box::pin(replicator.handle(request, now)).await.map_err(|error| error.name())?;
     Ok(serde_json::to_value(answer).unwrap())
 }
 

@@ -118,18 +118,12 @@ pub enum CopyStep {
     Done(Box<Arrived>),
 }
 
-/// Checks what can be checked without asking AWS. `account` is the one that the function runs in, where it is known.
+/// Checks what can be checked without asking AWS.
 ///
 /// # Errors
-/// [`ErrorName::SnapshotForeign`] for another account's snapshot, [`ErrorName::RegionUnknown`],
-/// [`ErrorName::KeyWrongRegion`], and [`ErrorName::InvalidInput`] for a copy within
+/// [`ErrorName::RegionUnknown`], [`ErrorName::KeyWrongRegion`], and [`ErrorName::InvalidInput`] for a copy within
 /// one Region, an ARN of another snapshot, or illegal tags.
-pub fn check_order(
-    order: &CopyOrder,
-    id: &SnapshotId,
-    known: &[Region],
-    account: Option<&str>,
-) -> Result<()> {
+pub fn check_order(order: &CopyOrder, id: &SnapshotId, known: &[Region]) -> Result<()> {
     let invalid =
         |rule: &str| Err(DrError::new(ErrorName::InvalidInput, format!("{}: {rule}", order.what())));
     if order.source.id() != id {
@@ -139,10 +133,6 @@ pub fn check_order(
         return invalid("the snapshot is in that Region already, and a copy beside it protects from nothing");
     }
     check_region(&order.region, known)?;
-    if account.is_some_and(|account| account != order.source.account()) {
-        let text = format!("{}: it belongs to account {}", order.what(), order.source.account());
-        return Err(DrError::new(ErrorName::SnapshotForeign, text));
-    }
     if let Some(region) = order.key.region().filter(|region| *region != order.region) {
         let text = format!("{}: the key is of {region}", order.what());
         return Err(DrError::new(ErrorName::KeyWrongRegion, text));
@@ -201,7 +191,8 @@ pub fn check_key(order: &CopyOrder, seen: Observed<KeyFacts>) -> Result<String> 
 /// Decides the next step.
 ///
 /// # Errors
-/// Those of [`origin::check_copying`], [`ErrorName::SnapshotMissing`] when the source is gone,
+/// Those of [`origin::check_copying`], [`ErrorName::SnapshotForeign`] when it is another account's,
+/// [`ErrorName::SnapshotMissing`] when the source is gone,
 /// [`ErrorName::SnapshotFailed`] when it is no snapshot to
 /// copy, [`ErrorName::SnapshotNotOurs`] when the copy's name is taken, [`ErrorName::ReplicationFailed`] after the
 /// second failure, [`ErrorName::ReplicationMismatch`] naming every difference, [`ErrorName::ReplicationTimeout`]
@@ -213,9 +204,21 @@ pub fn decide(
     copy: Observed<SnapshotFacts>,
     now: Timestamp,
 ) -> Result<CopyStep> {
+    let foreign = || {
+        let text = format!("{}: it belongs to account {}", order.what(), order.source.account());
+        DrError::new(ErrorName::SnapshotForeign, text)
+    };
+    // What an account sees under a snapshot's name is its own. The account itself is known from the key, which is
+    // ours as a rule; a snapshot that is there is told by its ARN.
     let source = source.found_or_else(|| {
+        if key_arn.split(':').nth(4).is_some_and(|account| account != order.source.account()) {
+            return foreign();
+        }
         DrError::new(ErrorName::SnapshotMissing, format!("{}: the source is gone", order.what()))
     })?;
+    if source.arn != order.source.as_str() {
+        return Err(foreign());
+    }
     origin::check_copying(&source)?;
     let Some(copy) = copy.into_option()? else {
         return begin(order, key_arn, &source, now);

@@ -2,7 +2,6 @@
 use super::*;
 use crate::fixtures::{at, cluster_snapshot, key, operation, region, snapshot};
 
-const ACCOUNT: Option<&str> = Some("000000000000");
 const KEY: &str = "arn:aws:kms:us-west-2:000000000000:key/1";
 
 fn order() -> CopyOrder {
@@ -47,11 +46,11 @@ fn step(source: SnapshotFacts, copy: Option<SnapshotFacts>, now: Timestamp) -> R
 fn an_order_is_checked_before_anything_is_asked() {
     let known = [region("us-west-2"), region("eu-west-1")];
     let id = order().source.id().clone();
-    check_order(&order(), &id, &known, ACCOUNT).unwrap();
+    check_order(&order(), &id, &known).unwrap();
     let broken = |change: fn(&mut CopyOrder)| {
         let mut order = order();
         change(&mut order);
-        check_order(&order, &id, &known, ACCOUNT).unwrap_err().name()
+        check_order(&order, &id, &known).unwrap_err().name()
     };
     assert_eq!(broken(|order| order.region = region("ap-south-1")), ErrorName::RegionUnknown);
     assert_eq!(broken(|order| order.region = region("us-east-1")), ErrorName::InvalidInput);
@@ -65,11 +64,8 @@ fn an_order_is_checked_before_anything_is_asked() {
         }),
         ErrorName::InvalidInput
     );
-    let foreign = check_order(&order(), &id, &known, Some("111111111111")).unwrap_err();
-    assert_eq!(foreign.name(), ErrorName::SnapshotForeign);
-    check_order(&order(), &id, &known, None).unwrap();
     let other = SnapshotId::parse("orders-2").unwrap();
-    assert_eq!(check_order(&order(), &other, &known, ACCOUNT).unwrap_err().name(), ErrorName::InvalidInput);
+    assert_eq!(check_order(&order(), &other, &known).unwrap_err().name(), ErrorName::InvalidInput);
 }
 
 #[test]
@@ -321,6 +317,20 @@ fn what_must_not_be_copied_is_refused_by_name_before_rds_is_asked() {
     let mut theirs = snapshot("available");
     theirs.kind = "awsbackup".into();
     assert_eq!(step(theirs, None, soon()).unwrap_err().name(), ErrorName::SnapshotForeign);
+}
+
+#[test]
+fn another_accounts_snapshot_is_told_from_one_that_is_gone() {
+    let ours = order();
+    let text = ours.source.to_string();
+    let theirs = SnapshotArn::parse(&text.replace("000000000000", "111111111111")).unwrap();
+    let order = CopyOrder { source: theirs, ..ours.clone() };
+    let outcome =
+        |order: &CopyOrder, source| decide(order, KEY, source, Observed::Missing, soon()).unwrap_err().name();
+    assert_eq!(outcome(&order, Observed::Missing), ErrorName::SnapshotForeign);
+    // One of ours that happens to have the same name.
+    assert_eq!(outcome(&order, Observed::Found(snapshot("available"))), ErrorName::SnapshotForeign);
+    assert_eq!(outcome(&ours, Observed::Missing), ErrorName::SnapshotMissing);
 }
 
 #[test]
