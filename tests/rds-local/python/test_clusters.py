@@ -5,6 +5,7 @@ import datetime
 import pytest
 
 from harness import HELD, PASSWORD, pairs, tags_of, wire_error
+from test_mariadb import value
 
 SNAPSHOT_IDS = 63
 MULTI_AZ = {"Engine": "postgres", "DBClusterInstanceClass": "db.m6gd.large", "AllocatedStorage": 100, "Iops": 1000,
@@ -329,3 +330,16 @@ def test_faults_reach_clusters_too(region):
     assert region.look_cluster("stuck")["Status"] == "creating"
     delete(region, "stuck")
     delete(region, "lost")
+
+
+def test_aurora_mysql_is_a_mariadb_server_under_auroras_version(region):
+    region.cluster("shop", members=0, Engine="aurora-mysql", EngineVersion=None)
+    region.member("shop", "shop-1", Engine="aurora-mysql")
+    seen = region.look_cluster("shop")
+    assert seen["EngineVersion"].startswith("8.0.mysql_aurora.3.")
+    assert seen["DBClusterParameterGroup"] == "default.aurora-mysql8.0"
+    value(region, "shop-1", "create table t (n int primary key); insert into t values (1), (2), (3)")
+    region.cluster_snapshot("shot", "shop")
+    restore(region, "back", "shot", Engine="aurora-mysql")
+    region.member("back", "back-1", Engine="aurora-mysql")
+    assert value(region, "back-1", "select count(*) from t") == "3"

@@ -114,7 +114,9 @@ pub(super) async fn damage(cloud: &Arc<Cloud>, order: Order) -> Result<Damage, F
     };
     let cloud = Arc::clone(cloud);
     let work = tokio::task::spawn_blocking(move || {
-        if let Some(mariadb) = cloud.mariadb.as_ref().filter(|_| target.engine == "mariadb") {
+        if let Some(mariadb) =
+            cloud.mariadb.as_ref().filter(|_| matches!(target.engine.as_str(), "mariadb" | "aurora-mysql"))
+        {
             return inflict_on_mariadb(&mariadb.files(&target.dir)?, &order);
         }
         let toolchain = cloud.postgres.toolchain(&target.version)?;
