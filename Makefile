@@ -10,6 +10,8 @@ export LIFEBOAT_CACHE ?= $(HOME)/.cache/lifeboat
 # In CI every run is a fresh clone. Outside it the compiled code stays where a second run finds it.
 ifeq ($(CI),true)
 export CARGO_TARGET_DIR ?= $(LIFEBOAT_CACHE)/target
+# No clone is compiled twice there.
+export CARGO_INCREMENTAL := 0
 endif
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export SAM_CLI_TELEMETRY := 0
