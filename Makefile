@@ -55,7 +55,7 @@ setup-demo:
 
 .PHONY: build
 build: setup-demo ## Build the functions in release, for this machine
-	@sam build --config-env local --build-dir .aws-sam/local-lifeboat \
+	@sam build --config-env local --build-dir .aws-sam/release \
 	  --parameter-overrides ParameterKey=Architecture,ParameterValue=$(ARCHITECTURE)
 
 .PHONY: clean
@@ -71,7 +71,7 @@ test: setup ## Everything: check, then every suite; sets itself up
 check: setup ## What CI runs before the slow suites: formats, lints, templates, state machines
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
-	ruff check --quiet --config .config/ruff.toml --no-cache tests stepfunctions
+	ruff check --quiet --config .config/ruff.toml --no-cache tests stepfunctions bench
 	cfn-lint template.yaml
 	sam validate --lint --region us-east-1 --config-env local
 	$(PYTHON) stepfunctions/lint.py
@@ -95,6 +95,12 @@ test-e2e: setup ## The deployed template on the local cloud, every state of ever
 	@$(PYTEST) tests/scenarios/e2e $(PYTEST_ARGS)
 test-scenarios-full: setup ## Every state with every error that it can meet, not only the subset (see tests/scenarios/README.md)
 	@LIFEBOAT_SCENARIOS=full $(PYTEST) --timeout 7200 tests/scenarios/e2e/test_machines.py $(PYTEST_ARGS)
+
+##@ Measure
+.PHONY: bench
+bench: setup ## Speed, size and cost beside what they are compared with, into docs/benchmarks.md (ONLY=digest for one)
+	@$(if $(filter-out digest memory overhead backup,$(or $(ONLY),all)),$(MAKE) --no-print-directory build)
+	@$(PYTHON) bench/bench.py $(ONLY)
 
 ##@ Keep
 .PHONY: format

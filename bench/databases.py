@@ -1,7 +1,6 @@
 """What reading costs the database: digests against a scan, pg_dump and reladiff; memory; the source under load."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -157,7 +156,7 @@ def memory() -> Section:
             at.sql("create schema if not exists lifeboat", f"alter table {other} set schema lifeboat")
             results[name] = frame(binary, at, "postgres", 2)
             at.sql(f"alter table lifeboat.{other} set schema public")
-    for name, told in results.items():
+    for told in results.values():
         section.add(f"{told['bytes'] / 1e9:.1f} GB, {told['rows']:,} rows, {told['units']} units: peak memory",
                     told["peakKib"] / 1024, "MiB")
         section.add(f"{told['bytes'] / 1e9:.1f} GB: took", told["seconds"], "s")
