@@ -37,12 +37,12 @@ def server(major: int, settings: dict[str, str] | None = None):
 
 
 def frame_binary() -> Path:
-    """The example `frame` of dr-postgres, built with optimisation and without the linker's last minutes."""
+    """The program of this directory, built with optimisation and without the linker's last minutes."""
     target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
     environment = {**os.environ, "CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}
-    run(["cargo", "build", "--locked", "--quiet", "--release", "-p", "dr-postgres", "--example", "frame"], cwd=ROOT,
+    run(["cargo", "build", "--locked", "--quiet", "--release", "-p", "bench-frame"], cwd=ROOT,
         env=environment)
-    return target / "release" / "examples" / "frame"
+    return target / "release" / "bench-frame"
 
 
 def frame(binary: Path, at: Server, database: str, connections: int, *pace) -> dict:

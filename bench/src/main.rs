@@ -1,7 +1,7 @@
 //! Frames a server as `validate_backup` does, for the benchmarks: plan, units over some connections, heartbeat. Nothing
 //! is kept but the sums. Prints one line of JSON: what was read, how long it took, the most memory that it needed.
 //!
-//!     frame SOCKET_DIRECTORY PORT DATABASE CONNECTIONS [MEBIBYTES_A_SECOND]
+//!     bench-frame SOCKET_DIRECTORY PORT DATABASE CONNECTIONS [MEBIBYTES_A_SECOND]
 #![allow(clippy::print_stdout, reason = "it is what the driver reads")]
 
 use std::cell::RefCell;
@@ -19,7 +19,7 @@ use dr_postgres::{
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [socket, port, database, connections, pace @ ..] = arguments.as_slice() else {
-        return Err("frame SOCKET_DIRECTORY PORT DATABASE CONNECTIONS [MEBIBYTES_A_SECOND]".into());
+        return Err("bench-frame SOCKET_DIRECTORY PORT DATABASE CONNECTIONS [MEBIBYTES_A_SECOND]".into());
     };
     let security = Security::LocalSocket(socket.into());
     let reader = ConnectionSettings::new("localhost", port.parse()?, "postgres", None, database, security);
