@@ -12,6 +12,7 @@ All it knows is lost when it stops, except the logs. State and logs are in `.loc
 
 import argparse
 import contextlib
+import copy
 import json
 import os
 import random
@@ -246,6 +247,12 @@ class LocalCloud:
             service, region_name=region or self.region, endpoint_url=self.endpoint, aws_access_key_id="test",
             aws_secret_access_key="test",
             config=botocore.config.Config(retries={"mode": "standard", "total_max_attempts": 3}))
+
+    def in_region(self, region: str) -> "LocalCloud":
+        """The same running cloud with another Region as its home. It ends with this one, not by itself."""
+        other = copy.copy(self)
+        other.region = region
+        return other
 
     def control(self, path: str, body: dict | None = None, method: str | None = None):
         """A call of rds-local's control API, for example `control("faults", {...})`. Returns the decoded answer."""

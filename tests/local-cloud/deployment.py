@@ -72,10 +72,14 @@ def deploy(cloud, template: Path, parameters: dict[str, str], stack: str, say) -
     # Not .aws-sam/build, where a user's own build for AWS may be.
     built = build(template, parameters, ROOT / ".aws-sam" / f"local-{stack}")
     say("deploying (sam deploy)")
-    cloud.client("s3").create_bucket(Bucket=BUCKET)
+    bucket = f"{BUCKET}-{cloud.region}"
+    # S3's oldest Region is named by not naming any.
+    place = {} if cloud.region == "us-east-1" else {
+        "CreateBucketConfiguration": {"LocationConstraint": cloud.region}}
+    cloud.client("s3").create_bucket(Bucket=bucket, **place)
     environment = {**{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
                    **cloud.environment(), "SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.3"}
-    sam(["deploy", "--template-file", built, "--stack-name", stack, "--s3-bucket", BUCKET, "--region", cloud.region,
+    sam(["deploy", "--template-file", built, "--stack-name", stack, "--s3-bucket", bucket, "--region", cloud.region,
          "--capabilities", "CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND", "--config-env", "local",
          "--no-confirm-changeset", "--no-fail-on-empty-changeset", *overrides(parameters)], environment)
     formation = cloud.client("cloudformation")

@@ -37,8 +37,8 @@ def until(what: str, look, seconds: float = 60.0, pause: float = 0.1):
 class Stage:
     """The deployed stack on a running cloud."""
 
-    def __init__(self, cloud: LocalCloud):
-        self.cloud = cloud
+    def __init__(self, cloud: LocalCloud, stack: str = "lifeboat"):
+        self.cloud, self.stack = cloud, stack
         self.outputs: dict[str, str] = {}
         self.keys: dict[str, str] = {}
         self._queues: dict[str, str] = {}
@@ -58,14 +58,28 @@ class Stage:
         self.outputs = self.cloud.deploy(parameters={
             "TargetRegions": ",".join(TARGET_REGIONS),
             "TargetKmsKeyIds": ",".join(f"{region}={self.keys[region]}" for region in TARGET_REGIONS),
-            "RestoreSubnetGroup": SUBNET_GROUP,
-            "RestoreSecurityGroupIds": SECURITY_GROUP,
-            "DbCaFile": self.cloud.rds_ca_file,
+            **self._common(),
             **(parameters or {}),
         }, say=say)
+        return self.listen()
+
+    def _common(self) -> dict[str, str]:
+        return {"RestoreSubnetGroup": SUBNET_GROUP, "RestoreSecurityGroupIds": SECURITY_GROUP,
+                "DbCaFile": self.cloud.rds_ca_file}
+
+    def beside(self, region: str, parameters: dict[str, str], say=None) -> "Stage":
+        """The template once more, as a stack of its own in another Region, without targets."""
+        other = Stage(self.cloud.in_region(region), "lifeboat-standby")
+        other.keys = self.keys
+        other.outputs = other.cloud.deploy(
+            stack=other.stack, parameters={**self._common(), **parameters}, say=say)
+        return other.listen()
+
+    def listen(self) -> "Stage":
+        """Subscribes to the alerts."""
         sns, sqs = self.cloud.client("sns"), self.cloud.client("sqs")
         for topic in TOPICS:
-            url = sqs.create_queue(QueueName=f"lifeboat-{topic.lower()}-listener")["QueueUrl"]
+            url = sqs.create_queue(QueueName=f"{self.stack}-{topic.lower()}-listener")["QueueUrl"]
             arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
             policy = {"Version": "2012-10-17", "Statement": [{
                 "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage",
@@ -124,7 +138,7 @@ class Stage:
     # Executions
 
     def start(self, machine: str, request, name: str | None = None) -> str:
-        """Starts `BackupOrchestration` or `ProveBackup` with a request; returns the execution's ARN."""
+        """Starts `BackupOrchestration`, `ProveBackup` or `FleetBackup` with a request; returns the execution's ARN."""
         options = {"name": name} if name else {}
         return self.cloud.client("stepfunctions").start_execution(
             stateMachineArn=self.outputs[f"{machine}Arn"], input=json.dumps(request), **options)["executionArn"]
@@ -158,7 +172,7 @@ class Stage:
     def operation(self, execution: str) -> dict | None:
         """The operation's record that belongs to an execution, by the index that people use."""
         table = self.cloud.client("dynamodb")
-        for kind in ("backup", "proof"):
+        for kind in ("backup", "proof", "fleet"):
             found = table.query(
                 TableName=self.outputs["StateTableName"], IndexName="TypeTimeIndex",
                 KeyConditionExpression="#t = :kind", ExpressionAttributeNames={"#t": "type"},
@@ -203,7 +217,8 @@ class Stage:
         """Temporary instances and clusters, their secrets and locks: nothing of this may outlive an operation."""
         found = []
         for region in (self.cloud.region, *TARGET_REGIONS):
-            for instance in self.cloud.client("rds", region).describe_db_instances()["DBInstances"]:
+            pages = self.cloud.client("rds", region).get_paginator("describe_db_instances").paginate()
+            for instance in (instance for page in pages for instance in page["DBInstances"]):
                 if instance["DBInstanceIdentifier"].startswith("lifeboat-tmp-"):
                     found.append(f"{region}: instance {instance['DBInstanceIdentifier']}")
             for cluster in self.cloud.client("rds", region).describe_db_clusters()["DBClusters"]:

@@ -10,6 +10,7 @@ use dr_aws::metrics;
 use dr_aws::rds::{Rds, SnapshotStart};
 use dr_core::ids::{DatabaseId, OperationId, SnapshotId};
 use dr_core::observed::{DatabaseFacts, DatabaseKind, SnapshotFacts};
+use dr_core::proof::judgement::Level;
 use dr_core::request::Selector;
 use dr_core::snapshot::{self, Creation, Progress, SnapshotOrder, Verdict};
 use dr_core::{DrError, ErrorClass, ErrorName, Result};
@@ -98,6 +99,10 @@ pub struct Label {
     pub snapshot_id: SnapshotId,
     /// The verdict.
     pub proof: Verdict,
+    /// How deep the proof went.
+    pub level: Level,
+    /// When it was judged.
+    pub judged_at: Timestamp,
     /// Key of the report.
     #[serde(default)]
     pub report: Option<String>,
@@ -376,9 +381,16 @@ fn done(facts: SnapshotFacts) -> SnapshotAnswer {
 
 async fn label(rds: &Rds, ask: Label) -> Result<Labelled> {
     let seen = rds.find_snapshot(&ask.snapshot_id, ask.database_kind).await;
-    let labelling =
-        snapshot::decide_label(&ask.operation_id, &ask.snapshot_id, seen, ask.proof, ask.report.as_deref())?;
-    rds.tag(&labelling.arn, &labelling.tags).await?;
+    let label = snapshot::Label {
+        verdict: ask.proof,
+        level: ask.level,
+        judged_at: ask.judged_at,
+        report: ask.report,
+    };
+    let labelling = snapshot::decide_label(&ask.operation_id, &ask.snapshot_id, seen, &label)?;
+    if !labelling.tags.is_empty() {
+        rds.tag(&labelling.arn, &labelling.tags).await?;
+    }
     Ok(Labelled { snapshot_id: ask.snapshot_id, proof: ask.proof })
 }
 

@@ -140,7 +140,8 @@ async fn somebody_elses_snapshot_is_neither_adopted_nor_labelled() {
     ]);
     world.state().snapshots.insert(home("orders-1"), foreign.clone());
     let wire = world.wire();
-    let label = json!({"label": {"operationId": OPERATION, "snapshotId": "orders-1", "proof": "proven", "report": "k"}});
+    let label = json!({"label": {"operationId": OPERATION, "snapshotId": "orders-1", "proof": "proven",
+        "level": "content", "judgedAt": "2026-01-02T03:09:00Z", "report": "k"}});
     for payload in [create(), check(), label] {
         assert_eq!(call(&wire, payload).await.unwrap_err().0, ErrorName::SnapshotNotOurs);
     }
@@ -196,7 +197,7 @@ async fn a_finished_snapshot_is_described_and_labelled() {
             "sizeGb": 20, "encrypted": false, "kmsKeyId": null, "engineVersion": "16.4"})
     );
     let label = json!({"label": {"operationId": OPERATION, "snapshotId": "orders-1", "proof": "unproven",
-        "report": "operations/x/report.json"}});
+        "level": "content", "judgedAt": "2026-01-02T03:09:00Z", "report": "operations/x/report.json"}});
     for _ in 0..2 {
         let labelled = call(&wire, label.clone()).await.unwrap();
         assert_eq!(labelled, json!({"snapshotId": "orders-1", "proof": "unproven"}));
@@ -213,7 +214,8 @@ fn payloads_are_strict() {
         json!({"create": {"operationId": OPERATION, "database": "orders", "snapshotId": "orders-1", "retain": 1}}),
         json!({"create": {"operationId": "nonsense", "database": "orders", "snapshotId": "orders-1"}}),
         json!({"create": {"operationId": OPERATION, "database": "a--b", "snapshotId": "orders-1"}}),
-        json!({"label": {"operationId": OPERATION, "snapshotId": "orders-1", "proof": "maybe"}}),
+        json!({"label": {"operationId": OPERATION, "snapshotId": "orders-1", "proof": "maybe", "level": "quick",
+            "judgedAt": "2026-01-02T03:09:00Z"}}),
         json!({"delete": {}}),
         json!({"describe": {"operationId": OPERATION}, "create": {}}),
     ] {

@@ -15,6 +15,7 @@ use dr_core::failure::Failure;
 use dr_core::ids::{DatabaseId, ExecutionArn, KmsKeyId, OperationId, Region};
 use dr_core::operation::{Kind, Operation};
 use dr_core::plan::Installation;
+use dr_core::recovery::{Choice, Chosen};
 use dr_core::{DrError, ErrorName, Result};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -31,6 +32,8 @@ pub enum Request {
     Begin(Begin),
     /// Gives a backup the database that its selector found, and locks it.
     Lock(LockRequest),
+    /// Gives a proof the snapshot that its selector found.
+    Choose(Choose),
     /// Records where an operation is, and renews its lease.
     Progress(Progress),
     /// Records something by name.
@@ -69,6 +72,37 @@ pub struct LockRequest {
     pub operation_id: OperationId,
     /// The database.
     pub database: DatabaseId,
+}
+
+/// See [`Request::Choose`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Choose {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// The snapshot.
+    pub chosen: Chosen,
+    /// The backup whose frame it can be compared with.
+    #[serde(default)]
+    pub frame_operation_id: Option<OperationId>,
+    /// What the choice follows from.
+    pub seed: String,
+    /// Snapshots that were looked at.
+    pub seen: u64,
+    /// Those among them that could be chosen.
+    pub eligible: u64,
+}
+
+impl Choose {
+    fn choice(&self) -> Choice {
+        Choice {
+            chosen: self.chosen.clone(),
+            frame_operation_id: self.frame_operation_id.clone(),
+            seed: self.seed.clone(),
+            seen: self.seen,
+            eligible: self.eligible,
+        }
+    }
 }
 
 /// See [`Request::Progress`].
@@ -238,6 +272,7 @@ impl Handler {
             Request::Begin(begin) => self.look(&beginning_of_begin(begin), None).await,
             Request::Fail(fail) => self.look(&beginning_of_fail(fail), None).await,
             Request::Lock(lock) => self.look_by_id(&lock.operation_id, Some(lock.database.as_str())).await,
+            Request::Choose(choose) => self.look_by_id(&choose.operation_id, None).await,
             Request::Progress(progress) => self.look_by_id(&progress.operation_id, None).await,
             Request::Checkpoint(checkpoint) => self.look_by_id(&checkpoint.operation_id, None).await,
             Request::Succeed(succeed) => self.look_by_id(&succeed.operation_id, None).await,
@@ -267,7 +302,7 @@ impl Handler {
         self.look_around(id, operation, kind, resource.map(str::to_owned).or(recorded)).await
     }
 
-    /// Reads what stands around an operation. Only backups hold locks.
+    /// Reads what stands around an operation.
     async fn look_around(
         &self,
         id: &OperationId,
@@ -278,7 +313,7 @@ impl Handler {
         let breaker_key = Breaker::key(kind);
         let (lock, breaker, stop) = tokio::try_join!(
             async {
-                match resource.filter(|_| kind == Kind::Backup) {
+                match resource.filter(|_| kind.holds_lock()) {
                     Some(resource) => self.table.read::<Lock>(&Lock::key(&resource)).await,
                     None => Ok(None),
                 }
@@ -328,6 +363,7 @@ pub fn decide(
             changes::begin(&beginning_of_begin(begin), observed, installation, settings, now)
         }
         Request::Lock(lock) => changes::lock(&lock.operation_id, &lock.database, observed, settings, now),
+        Request::Choose(c) => changes::choose(&c.operation_id, &c.choice(), observed, now),
         Request::Progress(p) => {
             changes::progress(&p.operation_id, &p.state, &p.detail, observed, settings, now)
         }

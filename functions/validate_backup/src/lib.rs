@@ -19,6 +19,7 @@ mod engine;
 mod measure;
 
 use dr_aws::Invocation;
+use dr_core::ids::OperationId;
 use dr_core::observed::DatabaseKind;
 use dr_core::proof::cut::UNIT_BYTES;
 use dr_core::proof::judgement::RestoreFacts;
@@ -37,6 +38,8 @@ use store::{Records, Store};
 pub struct Handler<S> {
     /// Where records live.
     pub store: S,
+    /// Where the frames of another Region's backups are, whose copies are proven here. Only read.
+    pub home: Option<S>,
     /// How databases are found.
     pub reach: Reach,
 }
@@ -81,6 +84,16 @@ impl<S: Store> Handler<S> {
         Ok(Answer::Stage(stage))
     }
 
+    /// The records of a backup's frame: here, or at home when there are none here.
+    async fn frame_of(&self, operation: Option<&OperationId>) -> Result<Option<Records<'_, S>>> {
+        let Some(id) = operation else { return Ok(None) };
+        let here = Records::of(&self.store, id.as_str());
+        match &self.home {
+            Some(home) if !here.has(frame::PLAN).await? => Ok(Some(Records::of(home, id.as_str()))),
+            _ => Ok(Some(here)),
+        }
+    }
+
     async fn observe(&self, request: &ObserveRequest, invocation: &Invocation) -> Result<Answer> {
         request.validation.check()?;
         let snapshot = self.reach.snapshot(&request.snapshot_id, request.database_kind).await?;
@@ -101,7 +114,7 @@ impl<S: Store> Handler<S> {
         request.validation.check()?;
         let restore = self.reach.target(&request.target).await?;
         let records = Records::of(&self.store, request.operation_id.as_str());
-        let frame = request.frame_operation_id.as_ref().map(|id| Records::of(&self.store, id.as_str()));
+        let frame = self.frame_of(request.frame_operation_id.as_ref()).await?;
         let subject = examine::Subject {
             records: &records,
             frame: frame.as_ref(),
@@ -128,7 +141,7 @@ impl<S: Store> Handler<S> {
     async fn judge(&self, request: &JudgeRequest, invocation: &Invocation) -> Result<Answer> {
         let snapshot = self.reach.snapshot(&request.snapshot_id, request.database_kind).await?;
         let records = Records::of(&self.store, request.operation_id.as_str());
-        let frame = request.frame_operation_id.as_ref().map(|id| Records::of(&self.store, id.as_str()));
+        let frame = self.frame_of(request.frame_operation_id.as_ref()).await?;
         let circumstances = judge::Circumstances {
             snapshot_id: request.snapshot_id.as_str().to_owned(),
             database: Some(request.database.as_ref().map_or(snapshot.database.clone(), ToString::to_string)),

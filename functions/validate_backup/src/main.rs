@@ -31,5 +31,6 @@ async fn start() -> Result<Handler<Bucket>> {
         })?)?,
         None => Security::rds()?,
     };
-    Ok(Handler { store: clients.bucket(config.metadata_bucket), reach: Reach { clients, security } })
+    let home = config.home.map(|(region, bucket)| clients.bucket_in(&region, bucket));
+    Ok(Handler { store: clients.bucket(config.metadata_bucket), home, reach: Reach { clients, security } })
 }

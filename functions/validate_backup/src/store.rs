@@ -86,6 +86,15 @@ impl<'s, S: Store> Records<'s, S> {
         })
     }
 
+    /// Whether there is a record. Nothing of it is read.
+    ///
+    /// # Errors
+    /// Of the storage.
+    pub async fn has(&self, name: &str) -> Result<bool> {
+        let key = self.key(name);
+        Ok(self.store.list(&key).await?.contains(&key))
+    }
+
     /// Reads a record that must be there.
     ///
     /// # Errors

@@ -128,6 +128,17 @@ impl Clients {
         crate::objects::Bucket::new(self.s3(), name)
     }
 
+    /// A bucket in another Region. S3 would answer a request that is signed for a wrong Region with a redirection, which
+    /// the SDK does not follow.
+    #[cfg(feature = "s3")]
+    pub fn bucket_in(&self, region: &Region, name: impl Into<String>) -> crate::objects::Bucket {
+        let config = aws_sdk_s3::config::Builder::from(&self.config)
+            .region(sdk_region(region))
+            .force_path_style(self.config.endpoint_url().is_some())
+            .build();
+        crate::objects::Bucket::new(aws_sdk_s3::Client::from_conf(config), name)
+    }
+
     /// S3 in the function's Region. Another endpoint than AWS's is spoken to with the bucket in the path, since
     /// its host name has no sub-domains.
     #[cfg(feature = "s3")]
@@ -173,7 +184,7 @@ fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-#[cfg(any(feature = "rds", feature = "kms"))]
+#[cfg(any(feature = "rds", feature = "kms", feature = "s3"))]
 fn sdk_region(region: &Region) -> aws_config::Region {
     aws_config::Region::new(region.as_str().to_owned())
 }

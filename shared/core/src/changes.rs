@@ -12,13 +12,18 @@ use crate::control::{
 };
 use crate::error::{DrError, ErrorName, Result};
 use crate::failure::Failure;
+use crate::fleet::{self, FleetPlan, FleetRequest};
 use crate::ids::{DatabaseId, ExecutionArn, OperationId};
 use crate::operation::{Event, Kind, Operation, Status, Transition, transition};
 use crate::plan::{BackupPlan, Installation, ProofPlan, plan_backup, plan_proof};
+use crate::recovery::Choice;
 use crate::request::{BackupRequest, ProofRequest};
 
 /// The longest request, checkpoint or result that is recorded, in bytes of JSON: an item has 400 KB at most.
 const LARGEST_RECORD: usize = 100_000;
+
+/// Longer than `TimeoutSeconds` of `fleet_backup`.
+pub const FLEET_LEASE: SignedDuration = SignedDuration::from_hours(8 * 24);
 
 /// How operations are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +140,10 @@ impl Beginning {
         let field = match self.kind {
             Kind::Backup => "database",
             Kind::Proof => "snapshotId",
+            Kind::Fleet => "fleet",
         };
-        self.request.get(field).and_then(Value::as_str).map(str::to_owned)
+        let named = self.request.get(field).and_then(Value::as_str)?;
+        Some(if self.kind == Kind::Fleet { fleet::resource(named) } else { named.to_owned() })
     }
 }
 
@@ -210,8 +217,15 @@ pub fn begin(
         Kind::Proof => {
             let request: ProofRequest = crate::input::parse("the proof request", beginning.request.clone())?;
             let plan = plan_proof(&id, &request, installation, beginning.started_at)?;
-            let resource = Some(plan.snapshot_id.to_string());
+            let resource = plan.snapshot_id.as_ref().map(ToString::to_string);
             (as_json::<ProofPlan>("the plan", &plan)?, resource)
+        }
+        Kind::Fleet => {
+            let request: FleetRequest = crate::input::parse("the fleet request", beginning.request.clone())?;
+            let plan = fleet::plan_run(&id, &request, installation, beginning.started_at)?;
+            let resource = fleet::resource(&plan.fleet);
+            writes.push(take_lock(&id, &beginning.execution, &resource, observed, settings, now)?);
+            (as_json::<FleetPlan>("the plan", &plan)?, Some(resource))
         }
     };
     let breaker = observed.breaker.clone().unwrap_or_else(|| Breaker::new(beginning.kind));
@@ -273,6 +287,32 @@ pub fn lock(
     })
 }
 
+/// Gives a proof the snapshot that its selector found, and what is known of it. A snapshot that the request names stays.
+///
+/// # Errors
+/// [`ErrorName::OperationMissing`], [`ErrorName::IllegalTransition`]; [`ErrorName::InvalidInput`] when the operation
+/// already has another snapshot.
+pub fn choose(id: &OperationId, choice: &Choice, observed: &Observed, now: Timestamp) -> Result<Change> {
+    let (mut operation, before) = changed(id, observed, Event::Checkpoint, now)?;
+    let chosen = &choice.chosen;
+    let mut plan: ProofPlan = crate::input::parse("the recorded plan", operation.plan.clone())?;
+    if let Some(other) = plan.snapshot_id.as_ref().filter(|other| **other != chosen.snapshot_id) {
+        return Err(DrError::new(
+            ErrorName::InvalidInput,
+            format!("choosing {} for {id}: the operation is about {other}", chosen.snapshot_id),
+        ));
+    }
+    plan.snapshot_id = Some(chosen.snapshot_id.clone());
+    plan.label_operation_id.clone_from(&chosen.owner);
+    plan.frame_operation_id = plan.frame_operation_id.or_else(|| choice.frame_operation_id.clone());
+    operation.plan = as_json("the plan", &plan)?;
+    operation.resource_id = Some(chosen.snapshot_id.to_string());
+    operation.checkpoints.insert("chosen".to_owned(), as_json("the choice", choice)?);
+    let answer = operation.plan.clone();
+    let writes = vec![Write::Put(Item::Operation(Box::new(operation)), before)];
+    Ok(Change { writes, answer, ended: None })
+}
+
 /// Records where an operation is, and renews the lease of its lock.
 ///
 /// # Errors
@@ -293,7 +333,8 @@ pub fn progress(
         operation.checkpoints.insert(format!("progress:{state}"), detail.clone());
     }
     let mut writes = Vec::new();
-    if let (Kind::Backup, Some(resource), Some(_)) = (operation.kind, &operation.resource_id, &observed.lock)
+    if let (true, Some(resource), Some(_)) =
+        (operation.kind.holds_lock(), &operation.resource_id, &observed.lock)
     {
         writes.push(take_lock(id, &operation.execution, resource, observed, settings, now)?);
     }
@@ -323,7 +364,8 @@ pub fn checkpoint(
     })
 }
 
-/// Ends an operation well: `result.copies` with a `status` other than `done` make it partial.
+/// Ends an operation well: `result.copies` with a `status` other than `done` make it partial, and so does the `outcome`
+/// `incomplete` of a fleet's run.
 ///
 /// # Errors
 /// [`ErrorName::OperationMissing`], [`ErrorName::IllegalTransition`], [`ErrorName::InvalidInput`] when the result
@@ -337,7 +379,8 @@ pub fn succeed(
 ) -> Result<Change> {
     check_size("the result", result)?;
     let failed = failed_regions(result);
-    let (event, status) = if failed.is_empty() {
+    let incomplete = result.get("outcome").and_then(Value::as_str) == Some("incomplete");
+    let (event, status) = if failed.is_empty() && !incomplete {
         (Event::Succeed, Status::Succeeded)
     } else {
         (Event::SucceedPartially, Status::Partial)
@@ -457,10 +500,17 @@ fn take_lock(
         owner: id.clone(),
         owner_execution: execution.clone(),
         started_at: since,
-        lease_until: now + settings.lease,
+        lease_until: now + lease_of(id, settings),
         version: existing.map_or(1, |lock| lock.version + 1),
     };
     Ok(Write::Put(Item::Lock(lock), expect(existing.map(|lock| lock.version))))
+}
+
+/// A fleet's run goes on for as long as its slowest backup, and reports nothing meanwhile: it holds its lock for longer
+/// than its execution can last. The lock of one that was stopped is free at once, because Step Functions is asked.
+fn lease_of(id: &OperationId, settings: &Settings) -> SignedDuration {
+    let fleet = id.as_str().starts_with(Kind::Fleet.as_str());
+    if fleet { settings.lease.max(FLEET_LEASE) } else { settings.lease }
 }
 
 fn put_breaker(mut breaker: Breaker, observed: &Observed) -> Write {

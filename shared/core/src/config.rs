@@ -121,6 +121,19 @@ impl<'a> Vars<'a> {
     }
 }
 
+/// The home Region and its metadata bucket, where an installation proves copies of another one's backups: both
+/// variables, or neither.
+pub fn home(vars: &mut Vars<'_>, region: &str, bucket: &str) -> Option<(Region, String)> {
+    match (vars.optional(region, id), vars.optional(bucket, text)) {
+        (Some(region), Some(bucket)) => Some((region, bucket)),
+        (None, None) => None,
+        _ => {
+            vars.fault(format!("{region} and {bucket}: set both, or neither"));
+            None
+        }
+    }
+}
+
 fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
@@ -193,6 +206,23 @@ mod tests {
             [("0", false), ("1", true), ("10", true), ("11", false), ("-1", false), ("1.5", false)]
         {
             assert_eq!(check(text).is_ok(), valid, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_home_region_and_its_bucket_come_together() {
+        let region = Region::parse("us-east-1").unwrap();
+        let both = &[("R", "us-east-1"), ("B", "frames")];
+        let mut good = vars(both);
+        assert_eq!(home(&mut good, "R", "B"), Some((region, "frames".to_owned())));
+        good.finish().unwrap();
+        let mut none = vars(&[]);
+        assert_eq!(home(&mut none, "R", "B"), None);
+        none.finish().unwrap();
+        for half in [&both[..1], &both[1..]] {
+            let mut half = vars(half);
+            assert_eq!(home(&mut half, "R", "B"), None);
+            assert_eq!(half.finish().unwrap_err().name(), ErrorName::InvalidConfiguration);
         }
     }
 

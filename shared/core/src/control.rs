@@ -308,6 +308,9 @@ fn counts(error: ErrorName) -> bool {
             | E::SnapshotNotOurs
             | E::BackupUnproven
             | E::FrameMissing
+            | E::FleetEmpty
+            | E::FleetIncomplete
+            | E::RecoveryPointMissing
     )
 }
 

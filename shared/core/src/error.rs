@@ -88,8 +88,8 @@ error_names! {
 
     // Control of operations
     OperationInProgress, "OPERATION_IN_PROGRESS", Terminal,
-        "Another operation holds the lock of this database.",
-        "Wait until it ends; the lock of an execution that was stopped is taken over by the next backup.";
+        "Another operation holds the lock of this database or of this fleet.",
+        "Wait until it ends; the lock of an execution that was stopped is taken over by the next one.";
     OperationMissing, "OPERATION_MISSING", Terminal,
         "No operation has this id.",
         "Check the id; finished operations expire after DR_OPERATION_RETENTION_DAYS.";
@@ -183,6 +183,20 @@ error_names! {
     ReplicationIncomplete, "REPLICATION_INCOMPLETE", Operator,
         "The backup is proven, but at least one Region has no copy of it.",
         "Look at the Regions that the operation names, mend the cause, and start the backup again.";
+
+    // Fleets and recovery points
+    FleetEmpty, "FLEET_EMPTY", Operator,
+        "The fleet covers no database that can be backed up.",
+        "Check the tag or the list that the message names, and the databases that were left out.";
+    FleetIncomplete, "FLEET_INCOMPLETE", Operator,
+        "More backups of a fleet's run failed than are tolerated.",
+        "Look at the errors that the summary counts, mend them, and start the run again with `resume`.";
+    BackupOutcomeUnknown, "BACKUP_OUTCOME_UNKNOWN", Operator,
+        "A fleet's run does not know what became of the backup of one of its databases.",
+        "Look at the execution that the report names, and start the run again with `resume`.";
+    RecoveryPointMissing, "RECOVERY_POINT_MISSING", Operator,
+        "There is no recovery point to choose from: no snapshot of this Region is proven, or there is no copy in it.",
+        "Check that backups are made and proven, that they are copied to this Region, and which database the selector names.";
 
     // Temporary restores
     RestoreFailed, "RESTORE_FAILED", Terminal,

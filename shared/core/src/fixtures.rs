@@ -47,6 +47,7 @@ pub(crate) fn database(id: &str, status: &str) -> DatabaseFacts {
         cluster: None,
         members: Vec::new(),
         scaling: None,
+        replica_of: None,
         ca_certificate: None,
         password_pending: false,
         created_at: None,

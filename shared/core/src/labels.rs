@@ -16,6 +16,15 @@ pub const DATABASE: &str = "lifeboat:database";
 pub const ROLE: &str = "lifeboat:role";
 /// What is known about a snapshot: see [`Proof`].
 pub const PROOF: &str = "lifeboat:proof";
+/// How deep the proof behind [`PROOF`] went: `quick`, `structure` or `content`. See
+/// [`crate::proof::judgement::Level`].
+pub const PROOF_LEVEL: &str = "lifeboat:proof-level";
+/// When the snapshot was last found proven, RFC 3339. It stays when a later proof finds otherwise.
+pub const PROVEN_AT: &str = "lifeboat:proven-at";
+/// The Region in which the last proof restored it: a copy carries its original's until it is proven by itself.
+pub const PROVEN_IN: &str = "lifeboat:proven-in";
+/// The tags that say what is known of a snapshot, and that a copy takes over from its original.
+pub const CARRIED: [&str; 4] = [PROOF, PROOF_LEVEL, PROVEN_AT, PROVEN_IN];
 /// Key of the report that the proof is in.
 pub const REPORT: &str = "lifeboat:report";
 /// Until when the resource is wanted, RFC 3339.

@@ -11,6 +11,7 @@ pub mod error;
 pub mod failure;
 #[cfg(test)]
 mod fixtures;
+pub mod fleet;
 pub mod ids;
 pub mod input;
 pub mod labels;
@@ -19,6 +20,7 @@ pub mod operation;
 pub mod origin;
 pub mod plan;
 pub mod proof;
+pub mod recovery;
 pub mod replication;
 pub mod request;
 pub mod restore;

@@ -161,6 +161,8 @@ pub struct DatabaseFacts {
     /// Bounds for a cluster's serverless members.
     #[serde(default)]
     pub scaling: Option<Scaling>,
+    /// Identifier or ARN of the instance or cluster that it is a read replica of.
+    pub replica_of: Option<String>,
     /// Identifier of the CA that signed its certificate.
     pub ca_certificate: Option<String>,
     /// A new master password is not applied yet.

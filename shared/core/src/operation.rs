@@ -22,6 +22,8 @@ pub enum Kind {
     Backup,
     /// The proof of one snapshot.
     Proof,
+    /// A run of backups over a fleet of databases.
+    Fleet,
 }
 
 impl Kind {
@@ -30,7 +32,15 @@ impl Kind {
         match self {
             Self::Backup => "backup",
             Self::Proof => "proof",
+            Self::Fleet => "fleet",
         }
+    }
+}
+
+impl Kind {
+    /// Whether operations of this kind exclude each other by a lock: backups by their database, runs by their fleet.
+    pub const fn holds_lock(self) -> bool {
+        matches!(self, Self::Backup | Self::Fleet)
     }
 }
 
@@ -48,7 +58,8 @@ pub enum Status {
     Running,
     /// Finished, everything as asked.
     Succeeded,
-    /// Finished: the backup is proven, but at least one Region has no copy of it.
+    /// Finished: the backup is proven, but at least one Region has no copy of it; or some databases of a fleet's run
+    /// could not be backed up, no more than are tolerated.
     Partial,
     /// Finished with an error.
     Failed,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{DrError, ErrorName, Result};
 use crate::ids::{DatabaseId, KmsKeyId, OperationId, Region, SnapshotId};
 use crate::observed::DatabaseKind;
+use crate::recovery::RecoverySelector;
 use crate::request::{BackupRequest, ProofRequest, Selector, ValidationDepth, ValidationOptions};
 
 /// Tags per RDS resource: 50, of which we keep ten for ourselves.
@@ -109,8 +110,11 @@ pub struct ProofPlan {
     pub started_at: Timestamp,
     /// The Region of the snapshot.
     pub region: Region,
-    /// The snapshot.
-    pub snapshot_id: SnapshotId,
+    /// The snapshot; `None` until a selector is resolved.
+    pub snapshot_id: Option<SnapshotId>,
+    /// How to find the snapshot, when it is not named.
+    #[serde(default)]
+    pub selector: Option<RecoverySelector>,
     /// The database that it was taken of, if it was named.
     pub database: Option<DatabaseId>,
     /// Whether that is an instance or a cluster, where the request says so.
@@ -120,6 +124,10 @@ pub struct ProofPlan {
     pub frame_operation_id: Option<OperationId>,
     /// The backup that this proof is part of.
     pub parent_operation_id: Option<OperationId>,
+    /// The backup that the snapshot is of, or is a copy of: the proof then labels the snapshot. `None` for a proof that
+    /// is part of a backup, which labels its snapshot itself, and for a snapshot that is not ours.
+    #[serde(default)]
+    pub label_operation_id: Option<OperationId>,
     /// How deep.
     pub depth: ValidationDepth,
     /// The temporary restore.
@@ -300,16 +308,32 @@ pub fn plan_proof(
     started_at: Timestamp,
 ) -> Result<ProofPlan> {
     request.validation.check()?;
+    let invalid =
+        |text: &str| Err(DrError::new(ErrorName::InvalidInput, format!("reading the proof request: {text}")));
+    match (&request.snapshot_id, &request.selector) {
+        (Some(_), Some(_)) => return invalid("give `snapshotId` or `selector`, not both"),
+        (None, None) => return invalid("`snapshotId` or `selector` is missing"),
+        (None, Some(_)) if request.parent_operation_id.is_some() => {
+            return invalid("a proof that is part of a backup names its `snapshotId`");
+        }
+        (None, Some(_)) if request.database.is_some() || request.frame_operation_id.is_some() => {
+            return invalid("`database` and `frameOperationId` follow from what `selector` finds");
+        }
+        (None, Some(selector)) => selector.check()?,
+        (Some(_), None) => {}
+    }
     Ok(ProofPlan {
         operation_id: operation.clone(),
         kind: "proof".to_owned(),
         started_at,
         region: installation.region.clone(),
         snapshot_id: request.snapshot_id.clone(),
+        selector: request.selector.clone(),
         database: request.database.clone(),
         database_kind: request.database_kind,
         frame_operation_id: request.frame_operation_id.clone(),
         parent_operation_id: request.parent_operation_id.clone(),
+        label_operation_id: None,
         depth: request.validation.depth,
         target: TemporaryTarget::of(operation)?,
         validation: request.validation.clone(),

@@ -253,9 +253,8 @@ fn begin(order: &CopyOrder, key_arn: &str, source: &SnapshotFacts, now: Timestam
     if let (DatabaseKind::Cluster, Some(taken_at)) = (source.database_kind, source.taken_at()) {
         tags.insert(labels::TAKEN_AT.to_owned(), taken_at.to_string());
     }
-    if let Some(proof) = source.tags.get(labels::PROOF) {
-        tags.insert(labels::PROOF.to_owned(), proof.clone());
-    }
+    let known = |key: &str| source.tags.get(key).map(|value| (key.to_owned(), value.clone()));
+    tags.extend(labels::CARRIED.into_iter().filter_map(known));
     labels::expire(&mut tags, order.expires_at);
     labels::add_user_tags(&mut tags, &order.tags);
     Ok(CopyStep::Copy(Box::new(CopyRequest {

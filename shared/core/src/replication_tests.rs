@@ -99,11 +99,22 @@ fn a_key_is_resolved_and_must_be_usable_there() {
 
 #[test]
 fn a_missing_copy_is_asked_for_with_everything_it_shall_carry() {
-    let CopyStep::Copy(request) = step(snapshot("available"), None, soon()).unwrap() else { panic!() };
+    let mut source = snapshot("available");
+    let known = [
+        (labels::PROOF_LEVEL, "content"),
+        (labels::PROVEN_AT, "2026-01-02T04:00:00Z"),
+        (labels::PROVEN_IN, "us-east-1"),
+        (labels::REPORT, "operations/proof/report.json"),
+    ];
+    source.tags.extend(known.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let CopyStep::Copy(request) = step(source, None, soon()).unwrap() else { panic!() };
     let tags = [
         (labels::DATABASE, "orders"),
         (labels::OPERATION_ID, "backup-0123456789abcdef"),
         (labels::PROOF, "proven"),
+        (labels::PROOF_LEVEL, "content"),
+        (labels::PROVEN_AT, "2026-01-02T04:00:00Z"),
+        (labels::PROVEN_IN, "us-east-1"),
         (labels::ROLE, "copy"),
         (labels::SOURCE_ARN, "arn:aws:rds:us-east-1:000000000000:snapshot:orders-1"),
         ("team", "data"),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{DrError, ErrorName, Result};
 use crate::ids::{DatabaseId, KmsKeyId, OperationId, Region, SnapshotId};
 use crate::observed::DatabaseKind;
+use crate::recovery::RecoverySelector;
 
 /// How deep a backup is validated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -160,19 +161,42 @@ pub struct BackupRequest {
     pub compression_enabled: Option<bool>,
 }
 
+impl Default for BackupRequest {
+    /// What a request is in which nothing is said.
+    fn default() -> Self {
+        Self {
+            database: None,
+            database_kind: None,
+            selector: None,
+            cross_region_backup: yes(),
+            target_regions: None,
+            encryption_keys: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            lifecycle: Lifecycle::default(),
+            validation: ValidationOptions::default(),
+            compression_enabled: None,
+        }
+    }
+}
+
 /// The input of `prove_backup`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProofRequest {
-    /// The snapshot, in the Region of the state machine.
-    pub snapshot_id: SnapshotId,
+    /// The snapshot, in the Region of the state machine; this or `selector`.
+    #[serde(default)]
+    pub snapshot_id: Option<SnapshotId>,
+    /// Finds the snapshot in the Region of the state machine; this or `snapshotId`.
+    #[serde(default)]
+    pub selector: Option<RecoverySelector>,
     /// The database that it was taken of; learnt from the snapshot when absent.
     #[serde(default)]
     pub database: Option<DatabaseId>,
     /// Whether it is a snapshot of an instance or of a cluster; needed only where both exist under that name.
     #[serde(default)]
     pub database_kind: Option<DatabaseKind>,
-    /// The operation that framed the source, for a comparison of contents; without it only the structure is proven.
+    /// The operation that framed the source, for a comparison of contents. For a snapshot of ours, and for a copy of
+    /// one, it is its backup's where that made a frame. Without one only the structure is proven.
     #[serde(default)]
     pub frame_operation_id: Option<OperationId>,
     /// The backup that this proof is part of; it then does the alerting.

@@ -10,6 +10,7 @@ use crate::ids::{DatabaseId, OperationId, SnapshotId};
 use crate::labels::{self, Proof, Role};
 use crate::observed::{DatabaseFacts, DatabaseKind, Observed, SnapshotFacts, Tags};
 use crate::plan;
+use crate::proof::judgement::Level;
 use crate::request::Selector;
 
 /// How long a snapshot may take.
@@ -198,7 +199,7 @@ impl From<Verdict> for Proof {
     }
 }
 
-/// Tags to set on a resource.
+/// Tags to set on a resource; none when nothing is to be written.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Labelling {
     /// The resource.
@@ -207,7 +208,22 @@ pub struct Labelling {
     pub tags: Tags,
 }
 
-/// Decides which tags carry the verdict.
+/// What a proof found, as it is written on the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// How deep the proof went.
+    pub level: Level,
+    /// When it was judged.
+    pub judged_at: Timestamp,
+    /// Key of the report.
+    pub report: Option<String>,
+}
+
+/// Decides which tags carry the verdict: of the operation's own snapshot, or of a copy of it, which is proven by
+/// itself in its own Region. A verdict of damage is always written. A proof that finds nothing wrong and went less
+/// deep than the one that is known adds nothing, and no tag is set.
 ///
 /// # Errors
 /// [`ErrorName::SnapshotMissing`], [`ErrorName::SnapshotNotOurs`], and [`ErrorName::InvalidInput`] for a report's
@@ -216,17 +232,37 @@ pub fn decide_label(
     operation: &OperationId,
     id: &SnapshotId,
     seen: Observed<SnapshotFacts>,
-    verdict: Verdict,
-    report: Option<&str>,
+    label: &Label,
 ) -> Result<Labelling> {
     let missing = || DrError::new(ErrorName::SnapshotMissing, format!("labelling snapshot `{id}`"));
-    let snapshot = ours(seen.found_or_else(missing)?, operation)?;
-    let mut tags = Tags::from([(labels::PROOF.to_owned(), Proof::from(verdict).as_str().to_owned())]);
-    if let Some(report) = report {
-        plan::check_tags(&Tags::from([("report".to_owned(), report.to_owned())]))?;
-        tags.insert(labels::REPORT.to_owned(), report.to_owned());
+    let snapshot = seen.found_or_else(missing)?;
+    let is_copy = labels::is_of(&snapshot.tags, Role::Copy, operation);
+    let snapshot = if is_copy { snapshot } else { ours(snapshot, operation)? };
+    if let Some(report) = &label.report {
+        plan::check_tags(&Tags::from([("report".to_owned(), report.clone())]))?;
+    }
+    if label.verdict == Verdict::Proven && known_level(&snapshot) > Some(label.level) {
+        return Ok(Labelling { arn: snapshot.arn, tags: Tags::new() });
+    }
+    let mut tags = Tags::from([
+        (labels::PROOF.to_owned(), Proof::from(label.verdict).as_str().to_owned()),
+        (labels::PROOF_LEVEL.to_owned(), label.level.as_str().to_owned()),
+        (labels::PROVEN_IN.to_owned(), snapshot.region.to_string()),
+    ]);
+    if label.verdict == Verdict::Proven {
+        tags.insert(labels::PROVEN_AT.to_owned(), label.judged_at.to_string());
+    }
+    if let Some(report) = &label.report {
+        tags.insert(labels::REPORT.to_owned(), report.clone());
     }
     Ok(Labelling { arn: snapshot.arn, tags })
+}
+
+/// The level at which this very snapshot, not the one that it is a copy of, was found proven.
+fn known_level(snapshot: &SnapshotFacts) -> Option<Level> {
+    let proven = labels::has(&snapshot.tags, labels::PROOF, Proof::Proven.as_str())
+        && labels::has(&snapshot.tags, labels::PROVEN_IN, snapshot.region.as_str());
+    proven.then(|| snapshot.tags.get(labels::PROOF_LEVEL)).flatten().and_then(|level| Level::parse(level))
 }
 
 fn ours(snapshot: SnapshotFacts, operation: &OperationId) -> Result<SnapshotFacts> {

@@ -155,12 +155,16 @@ fn pauses_grow_with_age_within_bounds() {
 #[test]
 fn the_verdict_is_written_on_our_snapshot_only() {
     let id = order().id;
-    let label = |seen, report| decide_label(&operation(), &id, seen, Verdict::Unproven, report);
+    let label = |seen, report: Option<&str>| {
+        let label = Label { report: report.map(str::to_owned), ..a_label(Verdict::Unproven, Level::Content) };
+        decide_label(&operation(), &id, seen, &label)
+    };
     let labelling = label(Observed::Found(snapshot("available")), Some("operations/x/report.json")).unwrap();
     assert_eq!(labelling.arn, snapshot("available").arn);
     assert_eq!(labelling.tags[labels::PROOF], "unproven");
     assert_eq!(labelling.tags[labels::REPORT], "operations/x/report.json");
-    assert_eq!(label(Observed::Found(snapshot("available")), None).unwrap().tags.len(), 1);
+    let tags = label(Observed::Found(snapshot("available")), None).unwrap().tags;
+    assert_eq!(tags.keys().collect::<Vec<_>>(), [labels::PROOF, labels::PROOF_LEVEL, labels::PROVEN_IN]);
     for (seen, report, name) in [
         (Observed::Missing, None, ErrorName::SnapshotMissing),
         (Observed::Found(somebody_elses()), None, ErrorName::SnapshotNotOurs),
@@ -168,4 +172,56 @@ fn the_verdict_is_written_on_our_snapshot_only() {
     ] {
         assert_eq!(label(seen, report).unwrap_err().name(), name);
     }
+}
+
+fn a_label(verdict: Verdict, level: Level) -> Label {
+    Label { verdict, level, judged_at: at("2026-01-02T05:00:00Z"), report: None }
+}
+
+#[test]
+fn a_proof_is_written_unless_a_deeper_one_of_the_same_snapshot_is_known() {
+    use Verdict::{Proven, Unproven};
+    let (here, there) = ("us-east-1", "us-west-2");
+    for (known, proven_in, verdict, level, written) in [
+        (None, here, Proven, Level::Quick, true),
+        (Some("quick"), here, Proven, Level::Quick, true),
+        (Some("quick"), here, Proven, Level::Content, true),
+        (Some("content"), here, Proven, Level::Content, true),
+        (Some("content"), here, Proven, Level::Structure, false),
+        (Some("structure"), here, Proven, Level::Quick, false),
+        // What a copy carries from its original does not speak of the copy.
+        (Some("content"), there, Proven, Level::Structure, true),
+        // Damage is always written.
+        (Some("content"), here, Unproven, Level::Quick, true),
+        (Some("something new"), here, Proven, Level::Quick, true),
+    ] {
+        let mut seen = snapshot("available");
+        seen.tags.insert(labels::PROVEN_IN.to_owned(), proven_in.to_owned());
+        if let Some(known) = known {
+            seen.tags.insert(labels::PROOF_LEVEL.to_owned(), known.to_owned());
+        }
+        let id = seen.id.clone();
+        let labelling =
+            decide_label(&operation(), &id, Observed::Found(seen), &a_label(verdict, level)).unwrap();
+        let case = format!("{known:?} in {proven_in}, then {verdict:?} at {level:?}");
+        assert_eq!(!labelling.tags.is_empty(), written, "{case}");
+        if written {
+            assert_eq!(labelling.tags[labels::PROOF_LEVEL], level.as_str(), "{case}");
+            assert_eq!(labelling.tags[labels::PROVEN_IN], here, "{case}");
+            let proven_at = labelling.tags.get(labels::PROVEN_AT).map(String::as_str);
+            assert_eq!(proven_at, (verdict == Proven).then_some("2026-01-02T05:00:00Z"), "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_is_labelled_by_the_operation_that_it_came_from_and_by_no_other() {
+    let mut copy = snapshot("available");
+    copy.tags = labels::mark(Role::Copy, &operation(), Some("orders"));
+    let id = copy.id.clone();
+    let label = a_label(Verdict::Proven, Level::Content);
+    let other = OperationId::parse("backup-ffffffffffffffff").unwrap();
+    let refused = decide_label(&other, &id, Observed::Found(copy.clone()), &label).unwrap_err();
+    assert_eq!(refused.name(), ErrorName::SnapshotNotOurs);
+    assert_eq!(decide_label(&operation(), &id, Observed::Found(copy), &label).unwrap().tags.len(), 4);
 }

@@ -17,10 +17,17 @@ _task = threading.local()
 
 
 def _started(request: dict) -> str:
+    """A name that is taken by a running execution with the same input means that one; by any other it is refused."""
     status, _, body = sfn._start_execution(request)
     answer = json.loads(body)
     if status >= 400:
         code = answer.get("__type", "AWSStepFunctionsException").rsplit("#", 1)[-1]
+        if code == "ExecutionAlreadyExists":
+            twin = sfn._executions.get(answer.get("message", "").partition("'")[2].rstrip("'"))
+            if twin and twin["status"] == "RUNNING" and json.loads(twin["input"]) == json.loads(request["input"]):
+                return twin["executionArn"]
+        # Errors are named after the exceptions of the SDK for Java.
+        code = code if code.endswith("Exception") else f"{code}Exception"
         raise sfn._ExecutionError(f"StepFunctions.{code}", answer.get("message", ""))
     return answer["executionArn"]
 

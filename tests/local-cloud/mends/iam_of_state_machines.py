@@ -19,7 +19,7 @@ INTEGRATION = re.compile(r"arn:aws:states:::(?P<sdk>aws-sdk:)?(?P<service>\w+):(
 SERVICE_OF_SDK = {"sfn": "states", "eventbridge": "events", "cloudwatchlogs": "logs", "cloudwatch": "cloudwatch"}
 ERROR_OF_SERVICE = {"lambda": "Lambda.AWSLambdaException", "dynamodb": "DynamoDB.AmazonDynamoDBException",
                     "sns": "SNS.AmazonSNSException", "sqs": "SQS.AmazonSQSException",
-                    "states": "StepFunctions.AWSStepFunctionsException", "events": "Events.EventsException"}
+                    "s3": "S3.S3Exception", "states": "StepFunctions.AWSStepFunctionsException", "events": "Events.EventsException"}
 MANAGED_RULE = "StepFunctionsGetEventsForStepFunctionsExecutionRule"
 
 
@@ -55,6 +55,8 @@ def needed(resource: str, arguments) -> list[tuple[str, str]]:
             rule = f"arn:aws:events:{here}:rule/{MANAGED_RULE}"
             checks += [(f"events:{name}", rule) for name in ("PutTargets", "PutRule", "DescribeRule")]
         return checks
+    if service == "s3" and "Bucket" in given:
+        return [(f"s3:{action}", f"arn:aws:s3:::{given['Bucket']}/{given.get('Key', '*')}")]
     for name in ("TopicArn", "StateMachineArn", "ExecutionArn", "KeyId"):
         value = given.get(name)
         if isinstance(value, str) and value.startswith("arn:"):

@@ -1,5 +1,7 @@
 """JSONata in state machines: what MiniStack leaves out, and the features that our machines use."""
 
+import json
+
 import pytest
 
 PASS = {"Type": "Pass", "End": True}
@@ -66,6 +68,45 @@ def test_distributed_map_has_items_selector_assign_and_output(run):
         "Tell": {**PASS, "Output": {"count": "{% $count %}", "out": "{% $states.input %}"}},
     }, {"list": [1, 2, 3], "add": 10})
     assert done["output"] == {"count": 3, "out": {"sums": [11, 12, 13]}}
+
+
+def test_distributed_map_reads_its_items_from_s3_and_writes_its_results_there(run, cloud):
+    s3, bucket = cloud.client("s3"), "map-results"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="items.json", Body=b'[{"n": 1}, {"n": 2}, {"n": 3}]')
+    two = {"Type": "Choice", "Choices": [{"Condition": "{% $states.input.n = 2 %}", "Next": "Refuse"}], "Default": "Ten"}
+    done = run({
+        "Each": {"Type": "Map", "MaxConcurrency": 2, "ToleratedFailurePercentage": 100,
+                 "ItemReader": {"Resource": "arn:aws:states:::s3:getObject", "ReaderConfig": {"InputType": "JSON"},
+                                "Arguments": {"Bucket": bucket, "Key": "{% $states.input.key %}"}},
+                 "ItemProcessor": {"ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
+                                   **branch(Two=two, Refuse={"Type": "Fail", "Error": "Two", "Cause": "no"},
+                                            Ten={**PASS, "Output": {"ten": "{% $states.input.n * 10 %}"}})},
+                 "ResultWriter": {"Resource": "arn:aws:states:::s3:putObject",
+                                  "WriterConfig": {"OutputType": "JSON", "Transformation": "COMPACT"},
+                                  "Arguments": {"Bucket": bucket, "Prefix": "{% 'out/' & $states.input.key %}"}},
+                 "Output": "{% $states.result %}", "End": True}}, {"key": "items.json"})
+    assert done["status"] == "SUCCEEDED", done
+    details = done["output"]["ResultWriterDetails"]
+    assert details["Bucket"] == bucket and details["Key"].startswith("out/items.json/")
+
+    def read(key):
+        return json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    files = read(details["Key"])["ResultFiles"]
+    assert files["PENDING"] == []
+    assert sorted(one["ten"] for one in read(files["SUCCEEDED"][0]["Key"])) == [10, 30]
+    assert [one["Error"] for one in read(files["FAILED"][0]["Key"])] == ["Two"]
+
+
+def test_a_map_that_may_not_read_its_items_is_refused(run, role, cloud):
+    cloud.client("s3").create_bucket(Bucket="map-forbidden")
+    done = run({"Each": {"Type": "Map", "End": True, "ItemReader": {
+        "Resource": "arn:aws:states:::s3:getObject", "ReaderConfig": {"InputType": "JSON"},
+        "Arguments": {"Bucket": "map-forbidden", "Key": "items.json"}},
+        "ItemProcessor": {"ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
+                          **branch(One=PASS)}}}, role=role([]))
+    assert (done["status"], done["error"]) == ("FAILED", "S3.S3Exception")
+    assert "s3:GetObject on resource: arn:aws:s3:::map-forbidden/items.json" in done["cause"]
 
 
 def test_a_child_of_a_distributed_map_is_an_execution_of_its_own(run):

@@ -61,3 +61,17 @@ def test_instances_are_limited(rds, region):
     restore = {"DBInstanceIdentifier": "two", "DBSnapshotIdentifier": "shot"}
     refused = wire_error(region.client.restore_db_instance_from_db_snapshot, **restore)
     assert refused[:2] == ("InstanceQuotaExceeded", 400)
+
+
+def test_a_hollow_instance_has_no_server_and_is_copied_hollow(rds, new_region):
+    home, away = new_region(), new_region()
+    rds.configure(hollow=True)
+    try:
+        home.instance("shell")
+    finally:
+        rds.configure(hollow=False)
+    shot = home.snapshot("shot", "shell")
+    away.client.copy_db_snapshot(SourceDBSnapshotIdentifier=shot["DBSnapshotArn"], TargetDBSnapshotIdentifier="shot")
+    assert home.state()["instances"]["shell"].get("pids", []) == []
+    home.instance("full")
+    assert home.state()["instances"]["full"]["pids"], "others are not hollow"

@@ -214,6 +214,14 @@ class Lane:
             rds.create_db_snapshot(DBInstanceIdentifier=self.name, DBSnapshotIdentifier=f"{self.name}-{snapshot}")
             until(f"{self.name}-{snapshot} available", lambda which=snapshot: rds.describe_db_snapshots(
                 DBSnapshotIdentifier=f"{self.name}-{which}")["DBSnapshots"][0]["Status"] == "available")
+        # As a backup in another Region would have left its copy here, proven.
+        own = {"role": "copy", "operation-id": "backup-0000000000000000", "database": self.name, "proof": "proven",
+               "proof-level": "quick", "proven-in": stage.cloud.region}
+        rds.create_db_snapshot(
+            DBInstanceIdentifier=self.name, DBSnapshotIdentifier=f"lifeboat-{self.name}-own",
+            Tags=[{"Key": f"lifeboat:{key}", "Value": value} for key, value in own.items()])
+        until(f"lifeboat-{self.name}-own available", lambda: rds.describe_db_snapshots(
+            DBSnapshotIdentifier=f"lifeboat-{self.name}-own")["DBSnapshots"][0]["Status"] == "available")
         stage.cloud.control("damage", {"region": stage.cloud.region, "snapshot": f"{self.name}-damaged",
                                        "database": "app", "kind": {"corruptIndex": {"index": "public.item_pkey"}}})
 

@@ -37,6 +37,9 @@ def test_a_backup_is_proven_and_copied_under_each_regions_key(stage, database):
     [snapshot] = copies(stage, "us-east-1", output["snapshotId"])
     tags = {tag["Key"]: tag["Value"] for tag in snapshot["TagList"]}
     assert tags["lifeboat:proof"] == "proven" and tags["Owner"] == "ada"
+    known = {key: value for key, value in tags.items() if key.startswith("lifeboat:proof") or "proven" in key}
+    assert known["lifeboat:proof-level"] == "content" and known["lifeboat:proven-in"] == "us-east-1"
+    assert known["lifeboat:proven-at"] == output["proof"]["judgedAt"]
     assert tags["lifeboat:operation-id"] == operation["operationId"]
     for region in ("us-west-2", "eu-west-1"):
         [copy] = copies(stage, region, output["snapshotId"])
@@ -45,6 +48,7 @@ def test_a_backup_is_proven_and_copied_under_each_regions_key(stage, database):
         carried = {tag["Key"]: tag["Value"] for tag in copy["TagList"]}
         assert carried["lifeboat:role"] == "copy" and carried["Owner"] == "ada"
         assert carried["lifeboat:source-arn"] == snapshot["DBSnapshotArn"]
+        assert {key: carried.get(key) for key in known} == known
 
     assert operation["status"] == "succeeded"
     settings = operation["result"]["database"]["settings"]
@@ -65,6 +69,8 @@ def test_a_quick_backup_restores_nothing(stage, database):
     ended, _ = backup(stage, {"database": database.name, "validation": {"depth": "quick"}, **QUIET})
     assert ended["status"] == "SUCCEEDED", ended
     assert ended["output"]["proof"]["level"] == "quick"
+    [snapshot] = copies(stage, "us-east-1", ended["output"]["snapshotId"])
+    assert {tag["Key"]: tag["Value"] for tag in snapshot["TagList"]}["lifeboat:proof-level"] == "quick"
     assert "FrameSource" not in entered(stage, ended["executionArn"])
 
 

@@ -23,8 +23,9 @@ ERRORS = EVENTS / "expected-errors.json"
 ANSWERS = Path(__file__).with_name("expected-answers.json")
 WRITES = os.environ.get("LIFEBOAT_WRITE_ANSWERS") == "1"
 
-FUNCTIONS = ("update_state", "create_snapshot", "validate_backup", "restore_database", "replicate_to_region")
-MACHINES = {"backup_orchestration": "backup", "prove_backup": "proof"}
+FUNCTIONS = ("update_state", "create_snapshot", "validate_backup", "restore_database", "replicate_to_region",
+             "plan_fleet")
+MACHINES = {"backup_orchestration": "backup", "prove_backup": "proof", "fleet_backup": "fleet"}
 GOOD = sorted(path.relative_to(EVENTS).as_posix() for path in EVENTS.glob("*/*.json"))
 BAD = sorted(path.relative_to(EVENTS).as_posix() for path in EVENTS.glob("*/bad/*.json"))
 
@@ -32,7 +33,7 @@ BAD = sorted(path.relative_to(EVENTS).as_posix() for path in EVENTS.glob("*/bad/
 ACCOUNT = "123456789012"
 KEY = f"arn:aws:kms:us-west-2:{ACCOUNT}:key/12345678-1234-1234-1234-123456789012"
 STARTED_AT = "2026-01-02T03:04:05Z"
-BACKUP, PROOF = "backup-0123456789abcdef", "proof-fedcba9876543210"
+BACKUP, PROOF, FLEET = "backup-0123456789abcdef", "proof-fedcba9876543210", "fleet-0123456789abcdef"
 DATABASE, REPLICA, SECRET = "prod-manufacturing-db", "prod-manufacturing-db-replica", "prod/manufacturing/lifeboat"
 SNAPSHOT, TARGET = f"lifeboat-{DATABASE}-20260102-030405-01234567", "lifeboat-tmp-fedcba9876543210"
 
@@ -42,6 +43,7 @@ TIME = ("<time>", r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 ABOVE_0 = ("<above 0>", r"[1-9]\d*")
 REDACTED = {
     "at": TIME, "judgedAt": TIME, "updatedAt": TIME, "snapshotCreateTime": TIME, "originalSnapshotCreateTime": TIME,
+    "takenAt": TIME, "seconds": ABOVE_0, "seen": ABOVE_0, "eligible": ABOVE_0,
     "bytes": ABOVE_0, "bytesDone": ABOVE_0, "bytesTotal": ABOVE_0, "sound": ABOVE_0,
     "engineVersion": ("<17>", r"17\.\d+"),
     "port": ("<port>", r"[1-9]\d{3,4}"),
@@ -149,7 +151,27 @@ def walk(road: Road) -> None:
     for case in ("copy", "copy-under-the-configured-key"):
         road.poll(f"replicate_to_region/{case}.json")
 
+    for case in ("recovery-point-by-name", "recovery-point-random"):
+        road.run(f"plan_fleet/{case}.json")
+    for case in ("databases", "databases-by-name"):
+        road.run(f"plan_fleet/{case}.json")
+    # What Step Functions writes at the end of the Map.
+    put = road.stage.cloud.client("s3").put_object
+    for name, content in {
+            "SUCCEEDED_0.json": [{"database": DATABASE, "status": "succeeded", "execution": "e-1", "snapshotId": SNAPSHOT,
+                                  "level": "content", "startedAt": STARTED_AT, "endedAt": "2026-01-02T03:14:05Z"}],
+            "manifest.json": {"ResultFiles": {"FAILED": [], "PENDING": [], "SUCCEEDED": [
+                {"Key": f"operations/{FLEET}/results/sample/SUCCEEDED_0.json", "Size": 1}]}}}.items():
+        put(Bucket=road.stage.outputs["MetadataBucketName"], Key=f"operations/{FLEET}/results/sample/{name}",
+            Body=json.dumps(content).encode())
+    road.run("plan_fleet/summarise.json")
+    fleet = {FLEET: road.run("update_state/begin-fleet.json")["operationId"]}
+    road.run("update_state/succeed-fleet.json", fleet)
+
     proof = {PROOF: road.run("update_state/begin-proof.json")["operationId"]}
+    road.run("update_state/choose.json", proof)
+    idle = road.good(road.payload("update_state/begin-proof.json", {"nightly-1": "nightly-2"}))
+    road.run("update_state/succeed-nothing-to-prove.json", {PROOF: idle["operationId"]})
     road.run("update_state/succeed-proof.json", proof)
     # The first execution's operation has ended: what fails is another night's.
     second = {"nightly-1": "nightly-2"}

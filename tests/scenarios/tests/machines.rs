@@ -33,7 +33,7 @@ const NOT_OF_UPDATE_STATE: [ErrorName; 4] = [
 ];
 
 /// Catchers that hand on no `failure`, and why.
-const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 14] = [
+const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 21] = [
     ("backup_orchestration", "AlertPartialReplication", "the operation is recorded already"),
     ("backup_orchestration", "PublishSuccess", "the operation is recorded already"),
     ("backup_orchestration", "HandleValidationFailure", "what the label is goes into the alert"),
@@ -43,6 +43,13 @@ const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 14] = [
     ("backup_orchestration", "AlertFailure", "the alarm on failed executions speaks next"),
     ("backup_orchestration/ReplicateToRegions", "CopyToRegion", "a Region's failure is its answer"),
     ("backup_orchestration/ReplicateToRegions", "ReportCopyProgress", "the copy goes on without a report"),
+    ("fleet_backup", "PublishSummary", "the operation is recorded already"),
+    ("fleet_backup", "RecordFleetFailure", "recording itself failed; the alert says so"),
+    ("fleet_backup", "AlertFleetFailure", "the alarm on failed executions speaks next"),
+    ("fleet_backup/BackUpDatabases", "BackUpDatabase", "a database's failure is its answer"),
+    ("fleet_backup/BackUpDatabases", "FindBackup", "a database's failure is its answer"),
+    ("prove_backup", "LabelSnapshot", "the verdict is what is recorded next, and the alert says so"),
+    ("prove_backup", "AlertUnlabelled", "the verdict is recorded already"),
     ("prove_backup", "DisposeRestore", "the orphan's alert has the error; the proof's own result stands"),
     ("prove_backup", "AlertOrphan", "the proof's own result stands"),
     ("prove_backup", "AlertUnproven", "the verdict is recorded already"),
@@ -52,7 +59,7 @@ const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 14] = [
 
 /// What each action of each function changes, and the state that undoes it or tells a person. Actions that change
 /// nothing outside our own records, or can be repeated without anybody's notice, have none.
-const UNDO_OR_PAGE: [(&str, &str, &str, &str); 11] = [
+const UNDO_OR_PAGE: [(&str, &str, &str, &str); 13] = [
     // machine, state, undo or page, what is changed
     ("backup_orchestration", "InitializeBackup", "RecordFailure", "the database's lock"),
     ("backup_orchestration", "LockDatabase", "RecordFailure", "the database's lock"),
@@ -71,6 +78,8 @@ const UNDO_OR_PAGE: [(&str, &str, &str, &str); 11] = [
         "RegionFailed",
         "a copy, which the alert names",
     ),
+    ("fleet_backup", "InitializeFleet", "RecordFleetFailure", "the fleet's lock"),
+    ("prove_backup", "LabelSnapshot", "RecordProof", "a tag; the alert says when it is not set"),
     ("prove_backup", "InitializeProof", "RecordProofFailure", "the operation's record"),
     ("prove_backup", "StartRestore", "DisposeRestore", "the temporary instance and its secret"),
     ("prove_backup", "CheckRestore", "DisposeRestore", "the temporary instance's password"),
@@ -215,7 +224,7 @@ fn every_retrier_backs_off_with_jitter_and_gives_up() {
         let name = format!("{}: {}", machine.name, state.name);
         let retriers = state.definition["Retry"].as_array();
         if state.resource() == "states:startExecution.sync:2" {
-            // A proof retries its own steps; a second child beside a first one would restore twice.
+            // A child retries its own steps; a second one beside a first one would restore twice.
             return assert!(retriers.is_none(), "{name}");
         }
         for retrier in retriers.unwrap_or_else(|| panic!("{name} never retries")) {
@@ -240,8 +249,9 @@ fn whatever_a_step_changed_is_undone_or_told_when_it_fails() {
         | ("validate_backup", "frame")
         | ("replicate_to_region", "copy")
         | ("restore_database", "start" | "check" | "dispose") => true,
-        ("update_state", "progress" | "checkpoint" | "succeed" | "fail")
+        ("update_state", "choose" | "progress" | "checkpoint" | "succeed" | "fail")
         | ("create_snapshot", "describe" | "check")
+        | ("plan_fleet", "databases" | "summarise" | "recoveryPoint")
         | ("validate_backup", "observe" | "examine" | "judge" | "quick") => false,
         (function, action) => panic!("say whether {action} of {function} changes anything"),
     };
@@ -273,6 +283,8 @@ fn every_end_but_success_was_told_to_a_person() {
         ("backup_orchestration", "BackupFailed", "AlertFailure"),
         ("backup_orchestration", "BackupUnproven", "AlertValidationFailure"),
         ("backup_orchestration", "ReplicationIncomplete", "AlertPartialReplication"),
+        ("fleet_backup", "FleetFailed", "AlertFleetFailure"),
+        ("fleet_backup", "FleetDone", "PublishSummary"),
         ("prove_backup", "ProofFailed", "IsFailureAlertNeeded"),
         ("prove_backup", "ProofDone", "IsAlertNeeded"),
     ] {
@@ -315,7 +327,7 @@ fn a_wait_is_at_least_what_was_asked_for_and_grows_with_the_age_of_the_execution
             assert!(seconds.contains("$min([900, $floor(") && seconds.contains("/ 50000)"), "{}", state.name);
         }
     }
-    assert_eq!(waits, 7);
+    assert_eq!(waits, 9);
 }
 
 /// With waits of at least 2 % of the execution's age, but at most 15 minutes, polling from the first second on for

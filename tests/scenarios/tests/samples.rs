@@ -5,6 +5,7 @@ mod fuzz;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dr_core::fleet::plan_run;
 use dr_core::ids::{ExecutionArn, KmsKeyId, OperationId, Region};
 use dr_core::input::parse;
 use dr_core::plan::{Installation, plan_backup, plan_proof};
@@ -12,9 +13,15 @@ use dr_core::{ErrorName, Result};
 use scenarios::{Machine, files};
 use serde_json::{Map, Value, json};
 
-const FUNCTIONS: [&str; 5] =
-    ["create_snapshot", "replicate_to_region", "restore_database", "update_state", "validate_backup"];
-const MACHINES: [&str; 2] = ["backup_orchestration", "prove_backup"];
+const FUNCTIONS: [&str; 6] = [
+    "create_snapshot",
+    "plan_fleet",
+    "replicate_to_region",
+    "restore_database",
+    "update_state",
+    "validate_backup",
+];
+const MACHINES: [&str; 3] = ["backup_orchestration", "fleet_backup", "prove_backup"];
 
 /// What the function or the machine makes of its input, as far as it needs no AWS.
 fn read(receiver: &str, input: Value) -> Result<()> {
@@ -22,6 +29,7 @@ fn read(receiver: &str, input: Value) -> Result<()> {
     let execution = ExecutionArn::parse("arn:aws:states:us-east-1:123456789012:execution:m:e").unwrap();
     match receiver {
         "create_snapshot" => parse::<create_snapshot::Request>("the request", input).map(drop),
+        "plan_fleet" => parse::<plan_fleet::Request>("the request", input).map(drop),
         "replicate_to_region" => parse::<replicate_to_region::Request>("the request", input).map(drop),
         "restore_database" => parse::<restore_database::Request>("the request", input).map(drop),
         "update_state" => parse::<update_state::Request>("the request", input).map(drop),
@@ -30,6 +38,11 @@ fn read(receiver: &str, input: Value) -> Result<()> {
             let request = parse("the backup request", input)?;
             let operation = OperationId::of_execution("backup", &execution);
             plan_backup(&operation, &request, &installation(), started_at).map(drop)
+        }
+        "fleet_backup" => {
+            let request = parse("the fleet request", input)?;
+            let operation = OperationId::of_execution("fleet", &execution);
+            plan_run(&operation, &request, &installation(), started_at).map(drop)
         }
         "prove_backup" => {
             let request = parse("the proof request", input)?;
@@ -152,6 +165,26 @@ fn every_payload_that_a_machine_sends_is_a_request_of_its_function() {
         }
     }
     assert!(sent > 20, "only {sent} payloads");
+}
+
+#[test]
+fn the_backup_that_a_fleet_starts_is_a_backup_request_of_its_own_database() {
+    let machines = Machine::all().unwrap();
+    let children = machines.iter().find(|machine| machine.name == "fleet_backup/BackUpDatabases").unwrap();
+    let request = children.states["BeginDatabase"].definition["Assign"]["request"].as_str().unwrap();
+    let merged = "$merge([$states.input.backup, {'database': $states.input.member.database}])";
+    assert!(request.contains(merged), "{request}");
+    let input = &children.states["BackUpDatabase"].definition["Arguments"]["Input"];
+    assert_eq!(input, "{% $request %}");
+    // The plan's `backup` with a database in it is what backup_orchestration is started with.
+    let fleet = parse("the fleet request", files::json("events/fleet_backup/by-tag.json").unwrap()).unwrap();
+    let execution = ExecutionArn::parse("arn:aws:states:us-east-1:123456789012:execution:m:e").unwrap();
+    let operation = OperationId::of_execution("fleet", &execution);
+    let started_at = "2026-01-02T03:04:05Z".parse().unwrap();
+    let plan = plan_run(&operation, &fleet, &installation(), started_at).unwrap();
+    let mut backup = serde_json::to_value(plan.backup).unwrap();
+    backup["database"] = json!("prod-manufacturing-db");
+    read("backup_orchestration", backup).unwrap();
 }
 
 #[test]

@@ -139,7 +139,11 @@ fn machines_and_substitutions_name_each_other() {
         let role = target(&properties["Role"]);
         let may = |action: &str| -> BTreeSet<String> {
             let statements = template.statements(role);
-            let of = statements.iter().filter(|s| one_or_many(&s["Action"]).contains(&&json!(action)));
+            let of = statements
+                .iter()
+                .filter(|s| one_or_many(&s["Action"]).contains(&&json!(action)))
+                // The children of a distributed Map are executions of the machine itself.
+                .filter(|s| s["Sid"] != "StartsItsOwnChildren");
             of.flat_map(|s| one_or_many(&s["Resource"])).map(|r| target(r).to_owned()).collect()
         };
         let wants = |kind: &str| -> BTreeSet<String> {
@@ -182,6 +186,12 @@ fn a_task_waits_a_little_longer_than_what_it_calls_may_take() {
         of("backup_orchestration").states["ValidateBackup"].definition["TimeoutSeconds"].as_u64().unwrap();
     let parent = of("backup_orchestration").definition["TimeoutSeconds"].as_u64().unwrap();
     assert!(child < task && task < parent, "the child ends first, so that it can dispose of its restore");
+    let children = &of("fleet_backup/BackUpDatabases").states["BackUpDatabase"].definition;
+    let (task, fleet) = (children["TimeoutSeconds"].as_u64().unwrap(), &of("fleet_backup").definition);
+    let fleet = fleet["TimeoutSeconds"].as_u64().unwrap();
+    assert!(parent < task && task < fleet, "a backup ends before the run that waits for it");
+    let lease = u64::try_from(dr_core::changes::FLEET_LEASE.as_secs()).unwrap();
+    assert!(fleet < lease, "a run holds its lock for as long as it can last");
 }
 
 #[test]
@@ -292,6 +302,70 @@ fn the_schedule_waits_for_a_database_to_be_named_and_sends_a_backup_request() {
     assert_eq!(request.lifecycle.delete_after_days, Some(35));
 }
 
+/// The text of an `Fn::Sub` with its variables replaced.
+fn filled(text: &str, values: &[(&str, &str)]) -> Value {
+    let filled = values
+        .iter()
+        .fold(text.to_owned(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value));
+    serde_json::from_str(&filled).unwrap()
+}
+
+#[test]
+fn every_tier_has_a_schedule_that_waits_for_a_tag_and_sends_a_fleet_request() {
+    let template = template();
+    assert_eq!(template.document["Parameters"]["FleetTagKey"]["Default"], "");
+    for (tier, fleet, every) in [
+        ("Production", "production", "rate(6 hours)"),
+        ("Staging", "staging", "rate(12 hours)"),
+        ("Development", "development", "rate(1 day)"),
+    ] {
+        let schedule = template.properties(&format!("{tier}ScheduleRule"));
+        assert_eq!(schedule["State"], json!({"Fn::If": ["HasFleets", "ENABLED", "DISABLED"]}), "{tier}");
+        assert_eq!(schedule["ScheduleExpression"], json!({"Ref": format!("{tier}Schedule")}), "{tier}");
+        assert_eq!(template.document["Parameters"][format!("{tier}Schedule")]["Default"], every);
+        assert_eq!(schedule["FlexibleTimeWindow"]["Mode"], "FLEXIBLE", "{tier}");
+        assert_eq!(target(&schedule["Target"]["Arn"]), "FleetBackup", "{tier}");
+        assert!(schedule["Target"]["DeadLetterConfig"]["Arn"].is_object(), "{tier}");
+        let value = format!("{tier}TagValue");
+        let input = filled(
+            schedule["Target"]["Input"]["Fn::Sub"].as_str().unwrap(),
+            &[
+                ("FleetTagKey", "Tier"),
+                (&value, fleet),
+                ("FleetMaxConcurrency", "10"),
+                ("FleetToleratedPercent", "0"),
+                ("BackupRetentionDays", "35"),
+            ],
+        );
+        let request: dr_core::fleet::FleetRequest = serde_json::from_value(input).unwrap();
+        assert_eq!(request.fleet, fleet);
+        let tag = request.selector.unwrap().tag;
+        assert_eq!((tag.key.as_str(), tag.value.as_str()), ("Tier", fleet));
+    }
+}
+
+#[test]
+fn old_recovery_points_are_proven_weekly_and_copies_where_there_is_a_home() {
+    let template = template();
+    let parameters = &template.document["Parameters"];
+    assert_eq!(parameters["ProofSchedule"]["Default"], "cron(0 4 ? * SUN *)", "on by default");
+    assert_eq!(parameters["HomeRegion"]["Default"], "");
+    let random = template.properties("RandomProofScheduleRule");
+    let copies = template.properties("CopyProofScheduleRule");
+    assert_eq!(random["State"]["Fn::If"][0], "HasProofSchedule");
+    assert_eq!(copies["State"]["Fn::If"][0], "HasHome");
+    let inputs = [
+        filled(random["Target"]["Input"]["Fn::Sub"].as_str().unwrap(), &[("ProofMinimumAgeDays", "7")]),
+        filled(copies["Target"]["Input"].as_str().unwrap(), &[]),
+    ];
+    for (schedule, input) in [random, copies].into_iter().zip(inputs) {
+        assert_eq!(target(&schedule["Target"]["Arn"]), "ProveBackup");
+        assert!(schedule["Target"]["DeadLetterConfig"]["Arn"].is_object());
+        let request: dr_core::request::ProofRequest = serde_json::from_value(input).unwrap();
+        request.selector.unwrap().check().unwrap();
+    }
+}
+
 #[test]
 fn alarms_watch_what_the_machines_cannot_tell() {
     let template = template();
@@ -304,13 +378,14 @@ fn alarms_watch_what_the_machines_cannot_tell() {
             !name.starts_with("dr_") || metrics.contains(&format!("\"{name}\"")),
             "{id}: nothing writes {name}"
         );
-        let topic = if id == "NoBackupAlarm" { "WarningTopic" } else { "CriticalTopic" };
+        let topic =
+            if ["NoBackupAlarm", "NoFleetAlarm"].contains(&id) { "WarningTopic" } else { "CriticalTopic" };
         assert_eq!(alarm["AlarmActions"], json!([{"Ref": topic}]), "{id}");
         let dimension = target(&alarm["Dimensions"][0]["Value"]);
         watched.insert((name.to_owned(), dimension.to_owned()));
     }
     for metric in ["ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"] {
-        for machine in ["BackupOrchestration", "ProveBackup"] {
+        for machine in ["BackupOrchestration", "FleetBackup", "ProveBackup"] {
             assert!(watched.contains(&(metric.to_owned(), machine.to_owned())), "{metric} of {machine}");
         }
     }

@@ -61,6 +61,10 @@ pub(super) fn database(instance: &DbInstance, region: &Region) -> Result<Databas
         cluster: instance.db_cluster_identifier().map(str::to_owned),
         members: Vec::new(),
         scaling: None,
+        replica_of: instance
+            .read_replica_source_db_instance_identifier()
+            .or(instance.read_replica_source_db_cluster_identifier())
+            .map(str::to_owned),
         ca_certificate: instance.ca_certificate_identifier().map(str::to_owned),
         password_pending: instance
             .pending_modified_values()
@@ -118,6 +122,7 @@ pub(super) fn cluster(cluster: &DbCluster, region: &Region) -> Result<DatabaseFa
             Some(Endpoint { address: address.to_owned(), port: u16::try_from(port).ok()? })
         }),
         cluster: None,
+        replica_of: cluster.replication_source_identifier().map(str::to_owned),
         members,
         scaling: cluster.serverless_v2_scaling_configuration().and_then(|scaling| {
             Some(Scaling {

@@ -83,6 +83,27 @@ impl Rds {
         Ok(sought::without_members(found))
     }
 
+    /// The instances of this Region that `keep` says yes to, over all pages, in RDS's order. What is not kept is let go
+    /// of page by page.
+    ///
+    /// # Errors
+    /// The named error of the call `rds:DescribeDBInstances`.
+    pub async fn databases_where(&self, keep: impl Fn(&DatabaseFacts) -> bool) -> Result<Vec<DatabaseFacts>> {
+        let call = Call::read("rds:DescribeDBInstances", format!("listing the databases in {}", self.region));
+        let mut pages = self.client.describe_db_instances().max_records(100).into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|fault| call.failure(fault))?;
+            for instance in page.db_instances() {
+                let facts = facts::database(instance, &self.region)?;
+                if keep(&facts) {
+                    found.push(facts);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Asks for a new instance from a snapshot.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use dr_core::Result;
 use dr_core::ids::Region;
 
 pub use instances::{Deletion, RestoreStart};
-pub use snapshots::{CopyStart, SnapshotStart};
+pub use snapshots::{CopyStart, SnapshotPage, SnapshotStart};
 
 use crate::errors::Call;
 

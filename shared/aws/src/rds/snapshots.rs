@@ -33,7 +33,43 @@ pub enum CopyStart {
     },
 }
 
+/// A page of snapshots.
+#[derive(Debug)]
+pub struct SnapshotPage {
+    /// At most 100.
+    pub snapshots: Vec<SnapshotFacts>,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<String>,
+}
+
 impl Rds {
+    /// One page of the manual snapshots of this Region, those of one database only where it is named.
+    ///
+    /// # Errors
+    /// The named error of the call `rds:DescribeDBSnapshots`.
+    pub async fn snapshot_page(
+        &self,
+        database: Option<&DatabaseId>,
+        marker: Option<String>,
+    ) -> Result<SnapshotPage> {
+        let call = Call::read("rds:DescribeDBSnapshots", format!("listing the snapshots in {}", self.region));
+        let answer = self
+            .client
+            .describe_db_snapshots()
+            .set_db_instance_identifier(database.map(ToString::to_string))
+            .snapshot_type("manual")
+            .max_records(100)
+            .set_marker(marker)
+            .send()
+            .await
+            .map_err(|fault| call.failure(fault))?;
+        let snapshots = answer.db_snapshots().iter().map(|snapshot| facts::snapshot(snapshot, &self.region));
+        Ok(SnapshotPage {
+            snapshots: snapshots.collect::<Result<_>>()?,
+            next: answer.marker().filter(|marker| !marker.is_empty()).map(str::to_owned),
+        })
+    }
+
     /// Looks for a snapshot of an instance in this Region by its identifier.
     pub async fn describe_snapshot(&self, id: &SnapshotId) -> Observed<SnapshotFacts> {
         let call =

@@ -311,3 +311,88 @@ fn records_that_would_not_fit_an_item_are_refused() {
     );
     assert!(checkpoint(&id, "c", json!({"ok": true}), &observed, at(1)).is_ok());
 }
+
+fn of_kind(kind: Kind, name: &str, request: Value) -> Beginning {
+    Beginning { kind, request, ..beginning(name) }
+}
+
+#[test]
+fn a_proof_by_selector_records_what_was_found_and_stays_with_it() {
+    let mut table = Table::default();
+    let beginning = of_kind(Kind::Proof, "one", json!({"selector": {"random": {"seed": "s"}}}));
+    let id = beginning.operation_id();
+    let look = |table: &Table| table.look(&id, Kind::Proof, "none", HolderState::Running);
+    let begun = begin(&beginning, &look(&table), &installation(), &SETTINGS, at(0)).unwrap();
+    assert_eq!(
+        (&begun.answer["snapshotId"], &begun.answer["labelOperationId"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert!(table.apply(&begun));
+
+    let owner = OperationId::parse("backup-0123456789abcdef").unwrap();
+    let choice = |snapshot: &str| crate::recovery::Choice {
+        chosen: crate::recovery::Chosen {
+            snapshot_id: crate::ids::SnapshotId::parse(snapshot).unwrap(),
+            snapshot_arn: format!("arn:aws:rds:us-east-1:1:snapshot:{snapshot}"),
+            owner: Some(owner.clone()),
+            copy: false,
+            database: "orders".into(),
+            taken_at: None,
+        },
+        frame_operation_id: Some(owner.clone()),
+        seed: "s".into(),
+        seen: 9,
+        eligible: 3,
+    };
+    for _ in 0..2 {
+        let change = choose(&id, &choice("first"), &look(&table), at(1)).unwrap();
+        assert_eq!(change.answer["snapshotId"], "first");
+        assert_eq!(change.answer["frameOperationId"], owner.as_str());
+        assert_eq!(change.answer["labelOperationId"], owner.as_str());
+        assert_eq!(change.answer["database"], Value::Null, "its source is not asked");
+        assert!(table.apply(&change));
+    }
+    let operation = look(&table).operation.unwrap();
+    assert_eq!(operation.resource_id.as_deref(), Some("first"));
+    assert_eq!(operation.checkpoints["chosen"]["seed"], "s");
+    assert_eq!(operation.checkpoints["chosen"]["chosen"]["snapshotId"], "first");
+    let other = choose(&id, &choice("second"), &look(&table), at(2)).unwrap_err();
+    assert_eq!(other.name(), ErrorName::InvalidInput);
+}
+
+#[test]
+fn one_run_of_a_fleet_goes_on_at_a_time_and_a_stopped_one_frees_it() {
+    let mut table = Table::default();
+    let run = |name| of_kind(Kind::Fleet, name, json!({"fleet": "production", "databases": ["a"]}));
+    let look = |table: &Table, run: &Beginning, holder| {
+        table.look(&run.operation_id(), Kind::Fleet, "fleet:production", holder)
+    };
+    assert_eq!(run("one").resource().as_deref(), Some("fleet:production"));
+    let start = |table: &mut Table, name, holder, now| {
+        let run = run(name);
+        let change = begin(&run, &look(table, &run, holder), &installation(), &SETTINGS, now)?;
+        assert!(table.apply(&change));
+        Ok::<_, DrError>(change)
+    };
+    start(&mut table, "one", HolderState::Unknown, at(0)).unwrap();
+    // The lease outlasts the longest run, so that a run which still goes on is never taken over from.
+    let last = at(7 * 24 * 60);
+    for holder in [HolderState::Running, HolderState::Unknown] {
+        let refused = start(&mut table, "two", holder, last).unwrap_err();
+        assert_eq!(refused.name(), ErrorName::OperationInProgress, "{holder:?}");
+    }
+    start(&mut table, "three", HolderState::Ended, at(1)).unwrap();
+    let three = run("three");
+    for (outcome, status) in [("incomplete", Status::Partial), ("complete", Status::Succeeded)] {
+        let seen = look(&table, &three, HolderState::Running);
+        let change =
+            succeed(&three.operation_id(), &json!({"outcome": outcome}), &seen, &SETTINGS, at(2)).unwrap();
+        assert_eq!(change.answer["status"], json!(status));
+        assert_eq!(change.ended.unwrap().status, status);
+    }
+    let seen = look(&table, &three, HolderState::Running);
+    let change =
+        succeed(&three.operation_id(), &json!({"outcome": "complete"}), &seen, &SETTINGS, at(2)).unwrap();
+    assert!(table.apply(&change));
+    start(&mut table, "four", HolderState::Unknown, at(3)).unwrap();
+}

@@ -21,16 +21,35 @@ pub enum Verdict {
     Unproven,
 }
 
-/// What a verdict speaks of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a verdict speaks of, from the shallowest to the deepest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// The restore was compared with a frame of the source.
-    Content,
-    /// The restore was read and checked, with nothing to compare it with.
-    Structure,
     /// The snapshot was looked at from outside.
     Quick,
+    /// The restore was read and checked, with nothing to compare it with.
+    Structure,
+    /// The restore was compared with a frame of the source.
+    Content,
+}
+
+impl Level {
+    /// Every level.
+    pub const ALL: [Self; 3] = [Self::Quick, Self::Structure, Self::Content];
+
+    /// The word used in tags and reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Structure => "structure",
+            Self::Content => "content",
+        }
+    }
+
+    /// The level that a word means.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == text)
+    }
 }
 
 /// The verdict on one table, from best to worst.

@@ -12,6 +12,7 @@ use super::aws::Aws;
 use super::engine::{Aurora, Engine, MariaDb, Postgres};
 use super::fault::Fault;
 use super::faults::Faults;
+use super::hollow::Hollow;
 use super::model::{Instance, Region, Snapshot};
 use super::tls::Authority;
 
@@ -37,6 +38,8 @@ pub(super) struct Config {
     pub(super) cluster_snapshot_quota: usize,
     /// Cross-Region copies of cluster snapshots under way into a Region.
     pub(super) cluster_copy_slots: usize,
+    /// Whether new instances have no server behind them.
+    pub(super) hollow: bool,
 }
 
 impl Default for Config {
@@ -51,6 +54,7 @@ impl Default for Config {
             cluster_quota: 40,
             cluster_snapshot_quota: 100,
             cluster_copy_slots: 5,
+            hollow: false,
         }
     }
 }
@@ -136,10 +140,9 @@ impl Cloud {
 
     /// The engine of a name.
     pub(super) fn engine(&self, name: &str) -> Result<Arc<dyn Engine>, Fault> {
-        self.engines()
-            .into_iter()
-            .find(|engine| engine.name() == name)
-            .ok_or_else(|| Fault::value(format!("Invalid DB engine: {name}")))
+        let found = self.engines().into_iter().find(|engine| engine.name() == name);
+        let engine = found.ok_or_else(|| Fault::value(format!("Invalid DB engine: {name}")))?;
+        Ok(Arc::new(Hollow { engine, on: self.config().hollow }))
     }
 
     /// A directory of its own for an instance or a snapshot.

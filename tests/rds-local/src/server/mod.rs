@@ -12,6 +12,7 @@ mod damage;
 mod engine;
 mod fault;
 mod faults;
+mod hollow;
 mod http;
 mod ids;
 mod model;
