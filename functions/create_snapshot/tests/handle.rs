@@ -317,11 +317,11 @@ async fn a_cluster_snapshot_is_created_once_watched_and_labelled() {
         world.state().clusters.get_mut(&home("shop")).unwrap().set("Status", "backing-up");
     }
     assert_eq!(wire.sent_of("CreateDBClusterSnapshot").len(), 1);
-    let mut state = world.state();
-    let snapshot = state.cluster_snapshots.get_mut(&home("shop-1")).unwrap();
-    snapshot.set("Status", "available");
-    snapshot.set("SnapshotCreateTime", "2026-01-02T03:05:00Z");
-    drop(state);
+    let finished = |member: &str, value: &str| {
+        world.state().cluster_snapshots.get_mut(&home("shop-1")).unwrap().set(member, value);
+    };
+    finished("Status", "available");
+    finished("SnapshotCreateTime", "2026-01-02T03:05:00Z");
     let check = json!({"check": {"operationId": OPERATION, "database": "shop", "databaseKind": "cluster",
         "snapshotId": "shop-1", "startedAt": "2026-01-02T03:00:00Z"}});
     let done = call(&wire, check).await.unwrap();

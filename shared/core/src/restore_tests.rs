@@ -343,7 +343,7 @@ fn a_cluster_then_its_member_then_the_password_then_ready() {
         facts
     };
     let foreign = || fixtures::cluster(target().instance_id.as_str(), "available");
-    for (number, (instance, cluster, now, expected)) in [
+    for (number, (instance, cluster, now, expected)) in vec![
         (None, Some(cluster("creating")), soon, Ok("wait: cluster creating")),
         (None, Some(cluster("creating")), late, Err(ErrorName::RestoreTimeout)),
         (None, Some(cluster("incompatible-network")), soon, Err(ErrorName::RestoreIncompatible)),
@@ -393,7 +393,7 @@ fn a_cluster_then_its_member_then_the_password_then_ready() {
 fn disposal_goes_from_member_to_cluster_to_secret() {
     let lease_over = at("2026-01-04T05:00:01Z");
     let foreign = || fixtures::cluster(target().instance_id.as_str(), "available");
-    for (number, (instance, cluster, now, expected)) in [
+    for (number, (instance, cluster, now, expected)) in vec![
         (
             Some(member("available")),
             Some(cluster("available")),

@@ -82,17 +82,18 @@ mod tests {
         member
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what is put into a `Sight`")]
     fn found<T>(facts: T) -> Option<Observed<T>> {
         Some(Observed::Found(facts))
     }
 
     #[test]
     fn a_name_means_the_instance_or_the_cluster_that_has_it() {
+        use DatabaseKind::{Cluster, Instance};
         let instance = || fixtures::database("orders", "available");
         let cluster = || fixtures::cluster("orders", "available");
         let missing = || Some(Observed::Missing);
         let lost = || Some(Observed::Unreachable(DrError::new(ErrorName::Throttled, "looking")));
-        use DatabaseKind::{Cluster, Instance};
         let cases = [
             (found(instance()), missing(), Ok(Some(Instance))),
             (missing(), found(cluster()), Ok(Some(Cluster))),

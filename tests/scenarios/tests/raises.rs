@@ -18,18 +18,18 @@ fn names(value: &Value) -> BTreeSet<String> {
 #[test]
 fn every_error_is_raised_by_a_function_or_it_is_explained_why_not() {
     let raises = raises();
-    let mut raised = BTreeSet::new();
+    let mut thrown = BTreeSet::new();
     for function in raises["functions"].as_object().unwrap().values() {
         match function {
-            Value::Array(_) => raised.extend(names(function)),
-            _ => raised.extend(function.as_object().unwrap().values().flat_map(names)),
+            Value::Array(_) => thrown.extend(names(function)),
+            _ => thrown.extend(function.as_object().unwrap().values().flat_map(names)),
         }
     }
     let explained: BTreeSet<String> =
         raises["not raised by a function"].as_object().unwrap().keys().cloned().collect();
-    assert_eq!(raised.intersection(&explained).count(), 0, "explained, and raised all the same");
+    assert_eq!(thrown.intersection(&explained).count(), 0, "explained, and raised all the same");
     let all: BTreeSet<String> = ErrorName::ALL.iter().map(ToString::to_string).collect();
-    let listed: BTreeSet<String> = raised.union(&explained).cloned().collect();
+    let listed: BTreeSet<String> = thrown.union(&explained).cloned().collect();
     assert_eq!(listed, all, "raises.json (left) and the enum (right) differ");
 }
 
