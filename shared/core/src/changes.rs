@@ -68,6 +68,8 @@ pub enum Item {
     Breaker(Breaker),
     /// The emergency stop.
     Stop(EmergencyStop),
+    /// What is known of the state of health: written by `health_check`, by the same rules.
+    Health(Box<crate::health::alerts::Health>),
 }
 
 /// What an item must be for the write to happen.

@@ -119,5 +119,6 @@ pub(crate) fn key(region: &str) -> KeyFacts {
         usage: Some("ENCRYPT_DECRYPT".into()),
         spec: Some("SYMMETRIC_DEFAULT".into()),
         manager: Some("CUSTOMER".into()),
+        deletion_date: None,
     }
 }

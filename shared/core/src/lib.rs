@@ -12,6 +12,7 @@ pub mod failure;
 #[cfg(test)]
 mod fixtures;
 pub mod fleet;
+pub mod health;
 pub mod ids;
 pub mod input;
 pub mod labels;

@@ -267,6 +267,9 @@ pub struct KeyFacts {
     pub spec: Option<String>,
     /// `CUSTOMER` or `AWS`.
     pub manager: Option<String>,
+    /// When it is going to be deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_date: Option<Timestamp>,
 }
 
 /// The ARN of a DB snapshot or a DB cluster snapshot, taken apart.

@@ -15,6 +15,7 @@ fn key(item: &Item) -> String {
         Item::Lock(lock) => lock.operation_id.clone(),
         Item::Breaker(breaker) => breaker.operation_id.clone(),
         Item::Stop(stop) => stop.operation_id.clone(),
+        Item::Health(health) => health.operation_id.clone(),
     }
 }
 
@@ -24,6 +25,7 @@ fn version(item: &Item) -> u64 {
         Item::Lock(lock) => lock.version,
         Item::Breaker(breaker) => breaker.version,
         Item::Stop(stop) => stop.version,
+        Item::Health(health) => health.version,
     }
 }
 
