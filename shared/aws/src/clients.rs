@@ -122,6 +122,18 @@ impl Clients {
         crate::kms::Kms::new(client, region.clone())
     }
 
+    /// CloudWatch in a Region.
+    #[cfg(feature = "cloudwatch")]
+    pub fn measures(&self, region: &Region) -> crate::measures::Measures {
+        crate::measures::Measures::new(&self.config, region.clone())
+    }
+
+    /// SNS in the function's Region.
+    #[cfg(feature = "sns")]
+    pub fn topics(&self) -> crate::topics::Topics {
+        crate::topics::Topics::new(aws_sdk_sns::Client::new(&self.config))
+    }
+
     /// A bucket in the function's Region.
     #[cfg(feature = "s3")]
     pub fn bucket(&self, name: impl Into<String>) -> crate::objects::Bucket {

@@ -130,6 +130,7 @@ fn name_of(action: &str, code: Option<&str>, status: u16) -> ErrorName {
         "s3" => s3(code),
         "dynamodb" => dynamodb(code),
         "secretsmanager" => secrets(code),
+        "sns" => sns(code),
         _ => None,
     };
     known.unwrap_or(match status {
@@ -271,6 +272,20 @@ fn secrets(code: &str) -> Option<ErrorName> {
     })
 }
 
+fn sns(code: &str) -> Option<ErrorName> {
+    Some(match code {
+        // What the stack's variables name.
+        "NotFound" => ErrorName::InvalidConfiguration,
+        "AuthorizationError" => ErrorName::AccessDenied,
+        "InternalError" => ErrorName::AwsFault,
+        "KMSDisabled" | "KMSInvalidState" | "KMSNotFound" | "KMSAccessDenied" | "KMSOptInRequired" => {
+            ErrorName::KeyNotAccessible
+        }
+        "KMSThrottling" => ErrorName::Throttled,
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,6 +360,11 @@ mod tests {
             ("secretsmanager:GetSecretValue", "ResourceNotFoundException", 400, N::CredentialsMissing),
             ("secretsmanager:GetSecretValue", "DecryptionFailure", 400, N::KeyNotAccessible),
             ("secretsmanager:CreateSecret", "ResourceExistsException", 400, N::AwsRejected),
+            ("sns:Publish", "NotFound", 404, N::InvalidConfiguration),
+            ("sns:Publish", "AuthorizationError", 403, N::AccessDenied),
+            ("sns:Publish", "KMSAccessDenied", 400, N::KeyNotAccessible),
+            ("sns:Publish", "KMSThrottling", 400, N::Throttled),
+            ("cloudwatch:GetMetricData", "InternalServiceFault", 500, N::AwsFault),
         ] {
             let code_seen = (!code.is_empty()).then_some(code);
             assert_eq!(name_of(action, code_seen, status), name, "{action} {code} {status}");

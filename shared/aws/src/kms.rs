@@ -31,6 +31,7 @@ impl Kms {
                         usage: key.key_usage().map(|usage| usage.as_str().to_owned()),
                         spec: key.key_spec().map(|spec| spec.as_str().to_owned()),
                         manager: key.key_manager().map(|manager| manager.as_str().to_owned()),
+                        deletion_date: key.deletion_date().and_then(crate::time::timestamp),
                     })
                 });
                 facts.map_or_else(

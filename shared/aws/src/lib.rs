@@ -10,6 +10,8 @@ pub mod errors;
 pub mod executions;
 #[cfg(feature = "kms")]
 pub mod kms;
+#[cfg(feature = "cloudwatch")]
+pub mod measures;
 pub mod metrics;
 #[cfg(feature = "s3")]
 pub mod objects;
@@ -20,10 +22,21 @@ mod run;
 pub mod secrets;
 #[cfg(feature = "dynamodb")]
 pub mod state;
+#[cfg(all(
+    test,
+    feature = "cloudwatch",
+    feature = "dynamodb",
+    feature = "rds",
+    feature = "secrets",
+    feature = "sns"
+))]
+mod survey_tests;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;
+#[cfg(feature = "sns")]
+pub mod topics;
 #[cfg(all(test, feature = "rds", feature = "kms", feature = "s3", feature = "secrets"))]
 mod wire_tests;
 

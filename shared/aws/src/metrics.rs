@@ -1,6 +1,6 @@
 //! Metrics in CloudWatch's embedded metric format: lines on standard output, flushed once per invocation.
 //!
-//! Dimensions are `operation`, `status`, `region` and `error_code` only. Ids are never dimensions: each value
+//! Dimensions are `operation`, `status`, `region`, `source`, `target` (Regions), `component` and `error_code` only. Ids are never dimensions: each value
 //! would become a metric of its own and cost as one.
 
 use std::sync::OnceLock;
@@ -19,11 +19,20 @@ pub const OPERATION_DURATION_SECONDS: &str = "dr_operation_duration_seconds";
 pub const ERRORS_TOTAL: &str = "dr_errors_total";
 /// Allocated size of a snapshot, by `region`.
 pub const BACKUP_SIZE_GB: &str = "dr_backup_size_gb";
-/// Age of the newest data that arrived in a Region, by `region`.
+/// Age of the newest data that arrived in a Region, by `region`; lag of the worst read replica, by the Regions `source`
+/// and `target`.
 pub const REPLICATION_LAG_SECONDS: &str = "dr_replication_lag_seconds";
 
 /// 1 while the circuit breaker of an `operation` is open or half-open, otherwise 0.
 pub const CIRCUIT_BREAKER_OPEN: &str = "dr_circuit_breaker_open";
+/// 1 healthy, 0.5 degraded, 0 failed, by `component`; `system` is the worst of them.
+pub const SYSTEM_HEALTH: &str = "dr_system_health";
+/// Age of the newest recovery point, or copy, of the database that is worst off, by `region`.
+pub const BACKUP_AGE_SECONDS: &str = "dr_backup_age_seconds";
+/// Used storage of the fullest database, per cent of what it may grow to, by `region`.
+pub const STORAGE_USED_PERCENT: &str = "dr_storage_used_percent";
+/// What the database that is worst off would lose if the home Region died now.
+pub const RPO_IF_REGION_DIED_SECONDS: &str = "dr_rpo_if_region_died_seconds";
 
 static COLLECTOR: OnceLock<Option<&'static Collector>> = OnceLock::new();
 
@@ -68,6 +77,22 @@ pub fn init(settings: &Settings) {
                     Unit::Seconds,
                     "Age of the newest copied data"
                 );
+                metrics::describe_gauge!(SYSTEM_HEALTH, Unit::Count, "1 healthy, 0.5 degraded, 0 failed");
+                metrics::describe_gauge!(
+                    BACKUP_AGE_SECONDS,
+                    Unit::Seconds,
+                    "Age of the newest recovery point"
+                );
+                metrics::describe_gauge!(
+                    STORAGE_USED_PERCENT,
+                    Unit::Percent,
+                    "Storage of the fullest database"
+                );
+                metrics::describe_gauge!(
+                    RPO_IF_REGION_DIED_SECONDS,
+                    Unit::Seconds,
+                    "What would be lost if the home Region died now"
+                );
                 Some(collector)
             }
             Err(error) => {
@@ -108,6 +133,17 @@ pub fn value(name: &'static str, operation: &'static str, value: f64) {
 /// Sets a value of a Region, such as a copy's lag.
 pub fn regional_value(name: &'static str, region: &Region, value: f64) {
     metrics::gauge!(name, "region" => region.as_str().to_owned()).set(value);
+}
+
+/// Sets the health of a component: 1, 0.5 or 0.
+pub fn health(component: &'static str, value: f64) {
+    metrics::gauge!(SYSTEM_HEALTH, "component" => component).set(value);
+}
+
+/// Sets the lag of the worst replica between two Regions.
+pub fn lag(source: &Region, target: &Region, seconds: f64) {
+    let (source, target) = (source.as_str().to_owned(), target.as_str().to_owned());
+    metrics::gauge!(REPLICATION_LAG_SECONDS, "source" => source, "target" => target).set(seconds);
 }
 
 #[cfg(test)]

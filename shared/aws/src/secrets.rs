@@ -139,6 +139,33 @@ impl Secrets {
         }
     }
 
+    /// The secrets whose name begins with `prefix`, with their tags and without their contents, over all pages. Those
+    /// that are marked for deletion are left out.
+    ///
+    /// # Errors
+    /// The named error of the call `secretsmanager:ListSecrets`.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<(String, Tags)>> {
+        use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
+        let what = format!("listing the secrets `{prefix}*` in {}", self.region);
+        let call = Call::read("secretsmanager:ListSecrets", what);
+        let filter = Filter::builder().key(FilterNameStringType::Name).values(prefix).build();
+        let mut pages = self.client.list_secrets().filters(filter).max_results(100).into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|fault| call.failure(fault))?;
+            // The filter begins anew at each word of a name.
+            let ours = page.secret_list().iter().filter(|secret| secret.deleted_date().is_none());
+            for secret in ours {
+                let Some(name) = secret.name().filter(|name| name.starts_with(prefix)) else { continue };
+                let tags = secret.tags().iter().filter_map(|tag| {
+                    Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()))
+                });
+                found.push((name.to_owned(), tags.collect()));
+            }
+        }
+        Ok(found)
+    }
+
     /// Sets tags on a secret; other tags stay.
     ///
     /// # Errors

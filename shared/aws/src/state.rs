@@ -1,7 +1,7 @@
 //! The state table: reads items consistently, applies a [`Change`] whole or not at all.
 //!
 //! Decides nothing: what is written, and under which conditions, comes from `dr_core::changes`. There is no scan
-//! in here, and no read from an index: indexes are eventually consistent and serve people, not decisions.
+//! in here. Indexes are eventually consistent and serve people, not decisions: only [`StateTable::list`] reads them.
 
 use std::collections::HashMap;
 
@@ -25,6 +25,24 @@ pub enum Applied {
     Yes,
     /// Nothing was written: an item is no longer what it was when the change was decided. Look again.
     LostRace,
+}
+
+/// An index by type: which one holds an item depends on the attributes that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Index {
+    /// Of items with a `status`: operations, breakers.
+    Status,
+    /// Of items with a `startedAt`: operations, locks.
+    Time,
+}
+
+impl Index {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Status => "TypeStatusIndex",
+            Self::Time => "TypeTimeIndex",
+        }
+    }
 }
 
 /// The state table.
@@ -57,6 +75,35 @@ impl StateTable {
                 .failure(error)
         })?;
         answer.item.map(|item| self.decode(key, item)).transpose()
+    }
+
+    /// Every item of a type, by one of the indexes that serve people: eventually consistent, over all pages, for looking only.
+    ///
+    /// # Errors
+    /// [`ErrorName::StateTableMissing`], [`ErrorName::MetadataDamaged`] for an item that is not what it should be,
+    /// and the errors of AWS calls.
+    pub async fn list<T: DeserializeOwned>(&self, item_type: &str, index: Index) -> Result<Vec<T>> {
+        let what = format!("listing the items of type {item_type} of table {}", self.name);
+        let call = Call::read("dynamodb:Query", what);
+        let mut pages = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name(index.name())
+            .key_condition_expression("#t = :t")
+            .expression_attribute_names("#t", "type")
+            .expression_attribute_values(":t", AttributeValue::S(item_type.to_owned()))
+            .into_paginator()
+            .send();
+        let mut found = Vec::new();
+        while let Some(page) = Box::pin(pages.next()).await {
+            let page = page.map_err(|error| call.failure(error))?;
+            for item in page.items.unwrap_or_default() {
+                let key = item.get(KEY).and_then(|key| key.as_s().ok()).cloned().unwrap_or_default();
+                found.push(self.decode(&key, item)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Applies a change: all of its writes in one transaction, or none.
@@ -173,6 +220,7 @@ fn encode_item(item: &Item) -> Result<HashMap<String, AttributeValue>> {
         Item::Lock(lock) => encode_fields(lock),
         Item::Breaker(breaker) => encode_fields(breaker),
         Item::Stop(stop) => encode_fields(stop),
+        Item::Health(health) => encode_fields(health),
     }
 }
 

@@ -216,7 +216,7 @@ pub(super) fn tags_to_sdk(tags: &Tags) -> Vec<Tag> {
     tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
 }
 
-fn tags(list: &[Tag]) -> Tags {
+pub(super) fn tags(list: &[Tag]) -> Tags {
     list.iter()
         .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned())))
         .collect()

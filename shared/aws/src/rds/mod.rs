@@ -7,6 +7,7 @@ mod clusters;
 mod facts;
 mod instances;
 mod snapshots;
+mod survey;
 
 use std::collections::BTreeMap;
 

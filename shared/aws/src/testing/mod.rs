@@ -4,6 +4,7 @@
 //! `aws-smithy-mocks` does this above the wire; it is not used, because its features would have every SDK crate
 //! compiled a second time for tests.
 
+mod records;
 mod world;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 
-pub use world::{Resource, World};
+pub use world::{Interference, Resource, World};
 
 /// A request as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -46,7 +46,7 @@ impl Resource {
 }
 
 /// What there is, by Region and identifier.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct State {
     /// DB instances.
     pub databases: BTreeMap<(String, String), Resource>,
@@ -60,8 +60,27 @@ pub struct State {
     pub keys: BTreeMap<String, String>,
     /// Secrets by name: their content.
     pub secrets: BTreeMap<String, String>,
+    /// Tags of secrets, by name.
+    pub secret_tags: BTreeMap<String, BTreeMap<String, String>>,
+    /// Quotas by Region and name: used and most.
+    pub quotas: BTreeMap<(String, String), (i64, i64)>,
+    /// Certificate authorities by Region and identifier: the end of their validity.
+    pub certificates: BTreeMap<(String, String), String>,
+    /// Newest values of metrics by Region, instance and metric.
+    pub metrics: BTreeMap<[String; 3], f64>,
+    /// Items of the state table, as DynamoDB writes them.
+    pub items: BTreeMap<String, serde_json::Value>,
+    /// Done to the table right before the next transaction: somebody else's write.
+    pub in_between: Option<Interference>,
+    /// What was published: topic, subject, text.
+    pub published: Vec<[String; 3]>,
+    /// Objects by key.
+    pub objects: BTreeMap<String, String>,
     faults: VecDeque<Fault>,
 }
+
+/// Somebody else's write to the state table.
+pub type Interference = Box<dyn FnOnce(&mut BTreeMap<String, serde_json::Value>) + Send>;
 
 #[derive(Debug)]
 struct Fault {
@@ -83,8 +102,20 @@ impl State {
 }
 
 /// The shared handle on it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct World(Arc<Mutex<State>>);
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
 
 impl World {
     /// What there is; hold it only between calls.
@@ -98,7 +129,8 @@ impl World {
         Wire::new(move |sent| world.answer(sent))
     }
 
-    fn answer(&self, sent: &Sent) -> Reply {
+    /// The answer to one request, for a wire of the test's own.
+    pub fn answer(&self, sent: &Sent) -> Reply {
         let mut state = self.state();
         let fault = state.faults.iter().position(|fault| fault.action == sent.action);
         let fault = fault.and_then(|at| state.faults.remove(at));
@@ -165,7 +197,10 @@ fn perform(state: &mut State, sent: &Sent) -> Reply {
             Some(_) => Reply::ok("{}"),
             None => Reply::json_error("ResourceNotFoundException", "no such secret"),
         },
-        action => Reply::query_error(400, "InvalidAction", action),
+        action => {
+            let unknown = || Reply::query_error(400, "InvalidAction", action);
+            super::records::perform(state, sent).unwrap_or_else(unknown)
+        }
     }
 }
 
@@ -431,7 +466,8 @@ fn describe_key(state: &State, sent: &Sent) -> Reply {
         Some((arn, key_state)) => Reply::ok(
             json!({"KeyMetadata": {
                 "KeyId": "1", "Arn": arn, "KeyState": key_state, "KeyUsage": "ENCRYPT_DECRYPT",
-                "KeySpec": "SYMMETRIC_DEFAULT", "KeyManager": "CUSTOMER", "Enabled": key_state == "Enabled"
+                "KeySpec": "SYMMETRIC_DEFAULT", "KeyManager": "CUSTOMER", "Enabled": key_state == "Enabled",
+                "DeletionDate": (key_state == "PendingDeletion").then_some(1_800_000_000)
             }})
             .to_string(),
         ),

@@ -1,0 +1,284 @@
+//! CloudWatch in one Region: the newest values of what RDS measures about its databases.
+//!
+//! This is the one call that is made without a generated client. `aws-sdk-cloudwatch` speaks CBOR and compresses its
+//! requests, for which every function's dependencies would be compiled with other features; the call goes through the
+//! same runtime (signature, retries, timeouts), in the service's JSON protocol.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use aws_config::SdkConfig;
+use aws_runtime::auth::{SigV4OperationSigningConfig, sigv4};
+use aws_runtime::retries::classifiers::AwsErrorCodeClassifier;
+use aws_smithy_runtime::client::identity::IdentityCache;
+use aws_smithy_runtime::client::orchestrator::operation::Operation;
+use aws_smithy_runtime::client::retries::classifiers::TransientErrorClassifier;
+use aws_smithy_runtime_api::client::auth::static_resolver::StaticAuthSchemeOptionResolver;
+use aws_smithy_runtime_api::client::auth::{
+    AuthSchemeOptionResolverParams, SharedAuthScheme, SharedAuthSchemeOptionResolver,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, OrchestratorError};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponentsBuilder;
+use aws_smithy_runtime_api::client::runtime_plugin::StaticRuntimePlugin;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::config_bag::Layer;
+use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
+use aws_types::SigningName;
+use aws_types::region::SigningRegion;
+use dr_core::health::Measure;
+use dr_core::ids::Region;
+use dr_core::{DrError, ErrorName, Result};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::clients::behavior;
+use crate::errors::Call;
+
+/// Queries of one call: the most that CloudWatch takes.
+/// Source: Amazon CloudWatch API Reference, `GetMetricData`.
+const MOST_QUERIES: usize = 500;
+/// How old the newest value may be: RDS measures every minute and CloudWatch is a few minutes behind.
+const WINDOW: SignedDuration = SignedDuration::from_mins(15);
+/// The period of RDS's metrics, seconds.
+const PERIOD: i32 = 60;
+
+/// CloudWatch in one Region.
+#[derive(Debug)]
+pub struct Measures {
+    operation: Operation<Value, Answer, Fault>,
+    region: Region,
+}
+
+/// Whose values are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The instance.
+    pub id: String,
+    /// Whether it is a read replica, so that it has a lag.
+    pub is_replica: bool,
+}
+
+/// `GetMetricDataOutput`, as far as it is used.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    #[serde(default)]
+    metric_data_results: Vec<MetricDataResult>,
+    #[serde(default)]
+    next_token: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct MetricDataResult {
+    id: String,
+    #[serde(default)]
+    timestamps: Vec<Value>,
+    #[serde(default)]
+    values: Vec<f64>,
+    /// `Complete`, `PartialData`, `InternalError` or `Forbidden`.
+    #[serde(default)]
+    status_code: Option<String>,
+}
+
+impl MetricDataResult {
+    /// The newest value with its time in seconds. The order is asked for, but not relied on.
+    fn newest(&self) -> Option<(f64, f64)> {
+        // JSON 1.0 has instants as seconds; texts are taken, too.
+        let seconds = |time: &Value| {
+            let text =
+                || time.as_str()?.parse::<Timestamp>().ok().map(|time| time.as_duration().as_secs_f64());
+            time.as_f64().or_else(text)
+        };
+        let pairs = self.timestamps.iter().zip(&self.values);
+        let known = pairs.filter_map(|(time, value)| Some((seconds(time)?, *value)));
+        known.max_by(|a, b| a.0.total_cmp(&b.0))
+    }
+}
+
+/// An error of the service.
+#[derive(Debug)]
+struct Fault(ErrorMetadata);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl ProvideErrorMetadata for Fault {
+    fn meta(&self) -> &ErrorMetadata {
+        &self.0
+    }
+}
+
+impl Measures {
+    /// CloudWatch in `region`, over a function's configuration.
+    pub fn new(config: &SdkConfig, region: Region) -> Self {
+        let endpoint = config.endpoint_url().map_or_else(|| endpoint(&region), str::to_owned);
+        let mut builder = Operation::builder()
+            .service_name("CloudWatch")
+            .operation_name("GetMetricData")
+            .behavior_version(behavior())
+            .endpoint_url(&endpoint)
+            .retry_classifier(TransientErrorClassifier::<Fault>::new())
+            .retry_classifier(AwsErrorCodeClassifier::<Fault>::new())
+            .runtime_plugin(signed(config, &region));
+        if let Some(http) = config.http_client() {
+            builder = builder.http_client(http);
+        }
+        if let Some(retries) = config.retry_config() {
+            builder = builder.standard_retry(retries);
+        }
+        if let Some(timeouts) = config.timeout_config() {
+            builder = builder.timeout_config(timeouts.clone());
+        }
+        if let Some(sleep) = config.sleep_impl() {
+            builder = builder.sleep_impl(sleep);
+        }
+        let operation = builder
+            .serializer(|request: Value| {
+                let mut http = HttpRequest::new(SdkBody::from(request.to_string()));
+                http.set_method("POST")?;
+                http.set_uri("/")?;
+                http.headers_mut().insert("content-type", "application/x-amz-json-1.0");
+                http.headers_mut().insert("x-amz-target", "GraniteServiceVersion20100801.GetMetricData");
+                Ok(http)
+            })
+            .deserializer(read)
+            .build();
+        Self { operation, region }
+    }
+
+    /// The newest free storage of each instance and the newest lag of each replica, of the last 15 minutes. An
+    /// instance without any value is not in the answer. One call for 250 to 500 instances.
+    ///
+    /// # Errors
+    /// The named error of the call `cloudwatch:GetMetricData`.
+    pub async fn newest(&self, of: &[Subject], now: Timestamp) -> Result<BTreeMap<String, Measure>> {
+        let wanted: Vec<(&str, &'static str)> = of
+            .iter()
+            .flat_map(|subject| {
+                let lag = subject.is_replica.then_some((subject.id.as_str(), "ReplicaLag"));
+                std::iter::once((subject.id.as_str(), "FreeStorageSpace")).chain(lag)
+            })
+            .collect();
+        let mut found: BTreeMap<String, Measure> = BTreeMap::new();
+        for batch in wanted.chunks(MOST_QUERIES) {
+            for (at, value) in self.ask(batch, now).await? {
+                let Some((id, metric)) = batch.get(at) else { continue };
+                let measure = found.entry((*id).to_owned()).or_default();
+                match *metric {
+                    "ReplicaLag" => measure.lag_seconds = Some(value),
+                    _ => measure.free_bytes = Some(value),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The newest value of each metric that has one, by its place in the list.
+    async fn ask(&self, metrics: &[(&str, &str)], now: Timestamp) -> Result<BTreeMap<usize, f64>> {
+        let what = format!("reading the metrics of databases in {}", self.region);
+        let call = Call::read("cloudwatch:GetMetricData", what.clone());
+        let queries: Vec<Value> =
+            metrics.iter().enumerate().map(|(at, (id, metric))| query(at, id, metric)).collect();
+        let mut request = json!({
+            "MetricDataQueries": queries,
+            "StartTime": (now - WINDOW).as_second(),
+            "EndTime": (now + SignedDuration::from_mins(1)).as_second(),
+            "ScanBy": "TimestampDescending",
+        });
+        let mut found: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
+        loop {
+            let sent = Box::pin(self.operation.invoke(request.clone())).await;
+            let answer = sent.map_err(|fault| call.failure(fault))?;
+            for result in answer.metric_data_results {
+                let unread = |name, why: &str| Err(DrError::new(name, format!("{what}: {why}")));
+                match result.status_code.as_deref() {
+                    Some("InternalError") => {
+                        return unread(ErrorName::AwsFault, "a metric could not be read");
+                    }
+                    Some("Forbidden") => return unread(ErrorName::AccessDenied, "a metric may not be read"),
+                    _ => {}
+                }
+                let Some(at) = result.id.strip_prefix('m').and_then(|at| at.parse::<usize>().ok()) else {
+                    return unread(ErrorName::AwsFault, "a result has an id that was not asked for");
+                };
+                if let Some((time, value)) = result.newest() {
+                    let known = found.entry(at).or_insert((time, value));
+                    if known.0 < time {
+                        *known = (time, value);
+                    }
+                }
+            }
+            match answer.next_token.filter(|token| !token.is_empty()) {
+                Some(token) => request["NextToken"] = json!(token),
+                None => return Ok(found.into_iter().map(|(at, (_, value))| (at, value)).collect()),
+            }
+        }
+    }
+}
+
+/// Source: AWS General Reference, "Amazon CloudWatch endpoints and quotas".
+fn endpoint(region: &Region) -> String {
+    let suffix = if region.as_str().starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+    format!("https://monitoring.{region}.{suffix}")
+}
+
+fn query(at: usize, id: &str, metric: &str) -> Value {
+    json!({
+        "Id": format!("m{at}"),
+        "MetricStat": {
+            "Metric": {
+                "Namespace": "AWS/RDS",
+                "MetricName": metric,
+                "Dimensions": [{"Name": "DBInstanceIdentifier", "Value": id}],
+            },
+            "Period": PERIOD,
+            "Stat": "Average",
+        },
+        "ReturnData": true,
+    })
+}
+
+/// Credentials of the configuration, and a signature for CloudWatch in the Region.
+fn signed(config: &SdkConfig, region: &Region) -> StaticRuntimePlugin {
+    let mut layer = Layer::new("signature");
+    layer.store_put(AuthSchemeOptionResolverParams::new(()));
+    layer.store_put(SigV4OperationSigningConfig {
+        region: Some(SigningRegion::from(aws_config::Region::new(region.as_str().to_owned()))),
+        name: Some(SigningName::from_static("monitoring")),
+        ..SigV4OperationSigningConfig::default()
+    });
+    let mut components = RuntimeComponentsBuilder::new("signature");
+    components.set_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(
+        StaticAuthSchemeOptionResolver::new(vec![sigv4::SCHEME_ID]),
+    )));
+    components.push_auth_scheme(SharedAuthScheme::new(sigv4::SigV4AuthScheme::new()));
+    components.set_identity_cache(Some(IdentityCache::no_cache()));
+    if let Some(credentials) = config.credentials_provider() {
+        components.set_identity_resolver(sigv4::SCHEME_ID, credentials);
+    }
+    StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
+}
+
+fn read(response: &HttpResponse) -> std::result::Result<Answer, OrchestratorError<Fault>> {
+    let body = response.body().bytes().unwrap_or_default();
+    if response.status().is_success() {
+        return serde_json::from_slice(body).map_err(OrchestratorError::other);
+    }
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let mut meta = ErrorMetadata::builder();
+    // `__type` is `com.amazonaws.cloudwatch#InvalidNextToken`, or the name alone.
+    if let Some(code) = json["__type"].as_str().and_then(|text| text.rsplit('#').next()) {
+        meta = meta.code(code);
+    }
+    if let Some(message) = json["message"].as_str().or(json["Message"].as_str()) {
+        meta = meta.message(message);
+    }
+    Err(OrchestratorError::operation(Fault(meta.build())))
+}
