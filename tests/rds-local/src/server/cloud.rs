@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -40,6 +41,8 @@ pub(super) struct Config {
     pub(super) cluster_copy_slots: usize,
     /// Whether new instances have no server behind them.
     pub(super) hollow: bool,
+    /// When the certificate authorities that `DescribeCertificates` lists end.
+    pub(super) ca_valid_till: Timestamp,
 }
 
 impl Default for Config {
@@ -55,6 +58,7 @@ impl Default for Config {
             cluster_snapshot_quota: 100,
             cluster_copy_slots: 5,
             hollow: false,
+            ca_valid_till: Timestamp::constant(2_884_286_097, 0),
         }
     }
 }

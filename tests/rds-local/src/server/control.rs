@@ -14,7 +14,7 @@ use super::actions::{self, Call};
 use super::cloud::{Cloud, Config};
 use super::damage::{self, Failure};
 use super::faults;
-use super::model::{Kind, Region, Snapshot};
+use super::model::{Kind, Region, Replication, Snapshot};
 use super::params::Params;
 use super::shelf::Shelf;
 
@@ -30,6 +30,7 @@ pub(super) fn routes() -> Router<Arc<Cloud>> {
         .route("/_rds-local/connections", post(connections))
         .route("/_rds-local/damage", post(inflict))
         .route("/_rds-local/automated-snapshots", post(automated_snapshot))
+        .route("/_rds-local/replication", post(replication))
 }
 
 fn fine(value: Value) -> Reply {
@@ -253,4 +254,40 @@ async fn inflict(State(cloud): State<Arc<Cloud>>, body: Body<damage::Order>) -> 
         Err(Failure::Refused(why)) => refused(StatusCode::CONFLICT, &why),
         Err(Failure::Broken(why)) => refused(StatusCode::INTERNAL_SERVER_ERROR, &why),
     }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Replicates {
+    region: String,
+    instance: String,
+    /// What it is a replica of; absent, it is none any more.
+    #[serde(default)]
+    source: Option<String>,
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+/// Has an instance call itself a read replica. Nothing is replicated: this is for what looks at replicas from outside.
+async fn replication(State(cloud): State<Arc<Cloud>>, body: Body<Replicates>) -> Reply {
+    let order = match body {
+        Ok(Json(order)) => order,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    cloud.region(&order.region, |region| {
+        if !region.instances.contains_key(&order.instance) {
+            let why = format!("there is no instance {} in {}", order.instance, order.region);
+            return refused(StatusCode::NOT_FOUND, &why);
+        }
+        if let Some(source) = order.source {
+            let status = order.status.unwrap_or_else(|| "replicating".to_owned());
+            let (normal, message) = (status == "replicating", order.message.unwrap_or_default());
+            region.replication.insert(order.instance, Replication { source, status, normal, message });
+        } else {
+            region.replication.remove(&order.instance);
+        }
+        fine(json!({}))
+    })
 }

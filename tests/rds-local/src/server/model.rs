@@ -230,6 +230,19 @@ pub(super) struct Event {
     pub(super) message: String,
 }
 
+/// What a test has ordered an instance to say of its replication. Nothing is replicated.
+#[derive(Debug, Clone)]
+pub(super) struct Replication {
+    /// Identifier of the source in the same Region, or ARN of one in another.
+    pub(super) source: String,
+    /// Such as `replicating` or `error`.
+    pub(super) status: String,
+    /// Whether all is well.
+    pub(super) normal: bool,
+    /// What went wrong.
+    pub(super) message: String,
+}
+
 /// Everything in one Region.
 pub(super) struct Region {
     pub(super) name: String,
@@ -243,6 +256,8 @@ pub(super) struct Region {
     pub(super) cluster_parameter_groups: BTreeMap<String, ParameterGroup>,
     pub(super) option_groups: BTreeMap<String, OptionGroup>,
     pub(super) events: Vec<Event>,
+    /// By the instance's identifier.
+    pub(super) replication: BTreeMap<String, Replication>,
 }
 
 impl Region {
@@ -260,6 +275,7 @@ impl Region {
             cluster_parameter_groups: BTreeMap::new(),
             option_groups: BTreeMap::new(),
             events: Vec::new(),
+            replication: BTreeMap::new(),
         };
         let subnets =
             ["a", "b", "c"].map(|zone| (format!("subnet-0000000{zone}"), format!("{name}{zone}"))).to_vec();

@@ -18,6 +18,7 @@ pub(super) fn tags(xml: &mut Xml, tags: &[Tag]) {
 /// The content of a `DBInstance` element.
 pub(super) fn instance(xml: &mut Xml, region: &Region, instance: &Instance) {
     let settings = &instance.settings;
+    let replication = region.replication.get(&instance.id);
     xml.put("DBInstanceIdentifier", &instance.id)
         .put("DBInstanceClass", &settings.class)
         .put("Engine", &settings.engine)
@@ -58,6 +59,7 @@ pub(super) fn instance(xml: &mut Xml, region: &Region, instance: &Instance) {
         .put("EngineVersion", &settings.version)
         .put("AutoMinorVersionUpgrade", settings.auto_minor_upgrade)
         .within("ReadReplicaDBInstanceIdentifiers", |_| {})
+        .put_some("ReadReplicaSourceDBInstanceIdentifier", replication.map(|replication| &replication.source))
         .put("LicenseModel", "postgresql-license")
         .put_some("Iops", settings.iops)
         .within("OptionGroupMemberships", |xml| {
@@ -96,6 +98,12 @@ pub(super) fn instance(xml: &mut Xml, region: &Region, instance: &Instance) {
                 .put_some("KmsKeyId", secret.kms_key.as_ref());
         });
     }
+    xml.list("StatusInfos", "DBInstanceStatusInfo", replication, |xml, replication| {
+        xml.put("StatusType", "read replication")
+            .put("Normal", replication.normal)
+            .put("Status", &replication.status)
+            .put("Message", &replication.message);
+    });
     tags(xml, &instance.tags);
 }
 

@@ -1,6 +1,7 @@
 //! The actions of the API, one module a topic.
 
 mod account;
+mod certificates;
 mod clusters;
 mod copy;
 mod create;
@@ -62,6 +63,7 @@ pub(super) async fn perform(action: &str, call: &Call) -> Answer {
         "RemoveTagsFromResource" => tags::remove(call),
         "ListTagsForResource" => tags::list(call),
         "DescribeAccountAttributes" => account::attributes(call),
+        "DescribeCertificates" => certificates::describe(call),
         "DescribeEvents" => account::events(call),
         "DescribeDBEngineVersions" => account::engine_versions(call),
         "CreateDBSubnetGroup" => groups::create_subnet_group(call),
