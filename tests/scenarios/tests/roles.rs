@@ -8,7 +8,7 @@ use scenarios::template::one_or_many;
 use serde_json::json;
 
 /// What each role may do, beyond its own log, traces and failure queue. A new call of AWS arrives here, too.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     (
         "UpdateStateRole",
         &[
@@ -91,6 +91,28 @@ const ALLOWED: [(&str, &[&str]); 9] = [
             "kms:GenerateDataKeyWithoutPlaintext",
         ],
     ),
+    (
+        "HealthCheckRole",
+        &[
+            "rds:DescribeDBInstances",
+            "rds:DescribeDBSnapshots",
+            "rds:DescribeDBClusters",
+            "rds:DescribeDBClusterSnapshots",
+            "rds:DescribeAccountAttributes",
+            "rds:DescribeCertificates",
+            "cloudwatch:GetMetricData",
+            "secretsmanager:ListSecrets",
+            "kms:DescribeKey",
+            "kms:Decrypt",
+            "kms:GenerateDataKey",
+            "dynamodb:Query",
+            "dynamodb:GetItem",
+            "dynamodb:PutItem",
+            "s3:PutObject",
+            "sns:Publish",
+        ],
+    ),
+    ("HealthScheduleRole", &["lambda:InvokeFunction"]),
     (
         "BackupOrchestrationRole",
         &[
@@ -182,10 +204,16 @@ fn a_role_may_do_what_is_listed_and_nothing_else() {
 #[test]
 fn no_role_may_do_anything_to_everything() {
     // These know no resources, or belong to Lambda and Step Functions themselves.
-    let everywhere = ["Traces", "TracesExecutions", "DeliversLogs", "AttachesToTheNetwork"];
+    let everywhere = [
+        "Traces",
+        "TracesExecutions",
+        "DeliversLogs",
+        "AttachesToTheNetwork",
+        "LooksAtWhatKnowsNoResources",
+    ];
     let template = Template::read().unwrap();
     let roles = template.resources("AWS::IAM::Role");
-    assert_eq!(roles.len(), 12);
+    assert_eq!(roles.len(), 14);
     for role in roles.keys() {
         for statement in template.statements(role) {
             let sid =

@@ -159,7 +159,14 @@ fn machines_and_substitutions_name_each_other() {
         assert_eq!(may("states:StartExecution"), wants("AWS::Serverless::StateMachine"), "{id}");
         invoked.extend(wants("AWS::Serverless::Function"));
     }
-    assert_eq!(invoked, functions(&template).into_keys().collect(), "functions that no machine uses");
+    let woken = |kind: &str, target: fn(&Value) -> &Value| -> BTreeSet<String> {
+        let resources = template.resources(kind).into_values();
+        resources.map(|of| self::target(target(&of["Properties"])).to_owned()).collect()
+    };
+    invoked.extend(woken("AWS::Scheduler::Schedule", |schedule| &schedule["Target"]["Arn"]));
+    invoked.extend(woken("AWS::Events::Rule", |rule| &rule["Targets"][0]["Arn"]));
+    let functions: BTreeSet<String> = functions(&template).into_keys().collect();
+    assert_eq!(functions.difference(&invoked).collect::<Vec<_>>(), [""; 0], "nothing ever calls these");
 }
 
 fn substitutions(text: &str) -> Vec<&str> {
@@ -251,7 +258,11 @@ fn the_bucket_is_versioned_private_encrypted_and_reached_over_tls_only() {
         rule["ServerSideEncryptionByDefault"],
         json!({"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key()})
     );
-    assert_eq!(bucket["LifecycleConfiguration"]["Rules"].as_array().unwrap().len(), 2);
+    let rules = bucket["LifecycleConfiguration"]["Rules"].as_array().unwrap();
+    let deleting: Vec<_> = rules.iter().filter(|rule| !rule["ExpirationInDays"].is_null()).collect();
+    assert_eq!(rules.len(), 3);
+    assert_eq!(deleting.len(), 1);
+    assert_eq!(deleting[0]["Prefix"], "health/", "frames and reports of backups never expire");
     for (policy, action) in [
         ("MetadataBucketPolicy", "s3:*"),
         ("CriticalTopicPolicy", "sns:Publish"),
