@@ -64,8 +64,9 @@ class Stage:
         return self.listen()
 
     def _common(self) -> dict[str, str]:
+        # Health is looked at when it is asked for: a schedule would tell of what others break on purpose.
         return {"RestoreSubnetGroup": SUBNET_GROUP, "RestoreSecurityGroupIds": SECURITY_GROUP,
-                "DbCaFile": self.cloud.rds_ca_file}
+                "DbCaFile": self.cloud.rds_ca_file, "HealthSchedule": ""}
 
     def beside(self, region: str, parameters: dict[str, str], say=None) -> "Stage":
         """The template once more, as a stack of its own in another Region, without targets."""

@@ -24,7 +24,7 @@ ANSWERS = Path(__file__).with_name("expected-answers.json")
 WRITES = os.environ.get("LIFEBOAT_WRITE_ANSWERS") == "1"
 
 FUNCTIONS = ("update_state", "create_snapshot", "validate_backup", "restore_database", "replicate_to_region",
-             "plan_fleet")
+             "plan_fleet", "health_check")
 MACHINES = {"backup_orchestration": "backup", "prove_backup": "proof", "fleet_backup": "fleet"}
 GOOD = sorted(path.relative_to(EVENTS).as_posix() for path in EVENTS.glob("*/*.json"))
 BAD = sorted(path.relative_to(EVENTS).as_posix() for path in EVENTS.glob("*/bad/*.json"))
@@ -98,6 +98,16 @@ class Road:
         self.answers[sample] = answer = self.invoke(function, payload)
         return answer
 
+    def health(self, sample: str):
+        """Runs a sample of health_check. What it looked at is kept: how that is depends on what other tests have done,
+        and is theirs to judge (test_health.py).
+        """
+        answer = self.run(sample)
+        if "errorType" not in answer:
+            told = sorted(answer["alert"]) if "alert" in answer else None
+            self.answers[sample] = {"scope": answer["scope"], "components": sorted(answer["components"]),
+                                    "members": sorted(answer), "alert": told}
+
     def poll(self, sample: str, replacements: dict[str, str] | None = None):
         """Runs a sample again and again, as a state machine does, until the answer is not `pending`."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -151,6 +161,8 @@ def walk(road: Road) -> None:
     for case in ("copy", "copy-under-the-configured-key"):
         road.poll(f"replicate_to_region/{case}.json")
 
+    for case in ("all", "databases", "region-without-alerts", "scheduled-event", "rds-event"):
+        road.health(f"health_check/{case}.json")
     for case in ("recovery-point-by-name", "recovery-point-random"):
         road.run(f"plan_fleet/{case}.json")
     for case in ("databases", "databases-by-name"):

@@ -204,13 +204,8 @@ fn a_role_may_do_what_is_listed_and_nothing_else() {
 #[test]
 fn no_role_may_do_anything_to_everything() {
     // These know no resources, or belong to Lambda and Step Functions themselves.
-    let everywhere = [
-        "Traces",
-        "TracesExecutions",
-        "DeliversLogs",
-        "AttachesToTheNetwork",
-        "LooksAtWhatKnowsNoResources",
-    ];
+    let everywhere =
+        ["Traces", "TracesExecutions", "DeliversLogs", "AttachesToTheNetwork", "LooksAtWhatKnowsNoResources"];
     let template = Template::read().unwrap();
     let roles = template.resources("AWS::IAM::Role");
     assert_eq!(roles.len(), 14);
