@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Time that is kept for the rest when a search stops: the page under way and the answer.
-const RESERVE: Duration = Duration::from_secs(60);
+const RESERVE: Duration = Duration::from_mins(1);
 
 /// What the function is asked for.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -30,7 +30,7 @@ pub enum Request {
     /// Sums a fleet's run up.
     Summarise(Summarise),
     /// Finds the snapshot that a proof is about.
-    RecoveryPoint(RecoveryPoint),
+    RecoveryPoint(Box<RecoveryPoint>),
 }
 
 /// See [`Request::Databases`].
@@ -188,7 +188,7 @@ impl Planner {
             }
             Request::RecoveryPoint(ask) => {
                 let more_time = || invocation.remaining() > RESERVE;
-                self.choose(ask, more_time).await.map(|answer| Answer::Choice(Box::new(answer)))
+                self.choose(*ask, more_time).await.map(|answer| Answer::Choice(Box::new(answer)))
             }
         }
     }
@@ -202,15 +202,14 @@ impl Planner {
     async fn call_roll(&self, ask: &Databases) -> Result<RollAnswer> {
         let bucket = self.bucket();
         let key = roll_key(&ask.operation_id);
-        let roll = match read::<Roll>(&bucket, &key).await? {
-            Some(roll) => roll,
-            None => {
-                let rds = self.clients.rds(self.clients.home());
-                let found = rds.databases_where(|facts| ask.coverage.covers(facts)).await?;
-                let roll = fleet::call_roll(&ask.coverage, &ask.run, found)?;
-                write(&bucket, &key, &roll).await?;
-                roll
-            }
+        let roll = if let Some(roll) = read::<Roll>(&bucket, &key).await? {
+            roll
+        } else {
+            let rds = self.clients.rds(self.clients.home());
+            let found = rds.databases_where(|facts| ask.coverage.covers(facts)).await?;
+            let roll = fleet::call_roll(&ask.coverage, &ask.run, found)?;
+            write(&bucket, &key, &roll).await?;
+            roll
         };
         let list_key = list_key(&ask.operation_id);
         write(&bucket, &list_key, &roll.members).await?;
@@ -295,13 +294,13 @@ impl Planner {
         &self,
         chosen: Option<Chosen>,
         seed: String,
-        (seen, eligible): (u64, u64),
+        (looked_at, eligible): (u64, u64),
     ) -> Result<ChoiceAnswer> {
         let frame_operation_id = match chosen.as_ref().and_then(|chosen| chosen.owner.clone()) {
             Some(owner) if self.has_frame(&owner).await? => Some(owner),
             _ => None,
         };
-        Ok(ChoiceAnswer::Done { chosen, frame_operation_id, seed, seen, eligible })
+        Ok(ChoiceAnswer::Done { chosen, frame_operation_id, seed, seen: looked_at, eligible })
     }
 
     /// Whether a backup's frame is whole, here or at home. Its last record is its heartbeat.
