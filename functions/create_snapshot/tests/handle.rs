@@ -327,7 +327,7 @@ async fn a_cluster_snapshot_is_created_once_watched_and_labelled() {
     let done = call(&wire, check).await.unwrap();
     assert_eq!(done["originalSnapshotCreateTime"], "2026-01-02T03:05:00Z");
     let label = json!({"label": {"operationId": OPERATION, "databaseKind": "cluster", "snapshotId": "shop-1",
-        "proof": "proven", "report": "operations/x/report.json"}});
+        "proof": "proven", "level": "content", "judgedAt": "2026-01-02T03:09:00Z", "report": "operations/x/report.json"}});
     call(&wire, label).await.unwrap();
     assert_eq!(world.state().cluster_snapshots[&home("shop-1")].tags["lifeboat:proof"], "proven");
     assert!(wire.sent_of("CreateDBSnapshot").is_empty());
