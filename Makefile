@@ -92,7 +92,7 @@ test-rds-local: setup ## The RDS API over real databases, driven by boto3 and th
 	@cargo build --locked --quiet -p rds-local
 	@$(PYTEST) tests/rds-local/python
 test-e2e: setup ## The deployed template on the local cloud, every state of every machine in trouble among it
-	@$(PYTEST) tests/scenarios/e2e $(PYTEST_ARGS)
+	@$(PYTEST) --timeout 1800 tests/scenarios/e2e $(PYTEST_ARGS)
 test-scenarios-full: setup ## Every state with every error that it can meet, not only the subset (see tests/scenarios/README.md)
 	@LIFEBOAT_SCENARIOS=full $(PYTEST) --timeout 7200 tests/scenarios/e2e/test_machines.py $(PYTEST_ARGS)
 
