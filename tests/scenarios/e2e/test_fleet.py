@@ -46,6 +46,11 @@ def fleet(stage):
     for identifier in mine:
         rds.delete_db_instance(DBInstanceIdentifier=identifier, SkipFinalSnapshot=True)
     until("all of the fleet gone", lambda: not set(mine) & set(instances()))
+    # They would fill the quota that the tests after this one live under.
+    for page in rds.get_paginator("describe_db_snapshots").paginate():
+        for one in page["DBSnapshots"]:
+            if one["DBInstanceIdentifier"] in mine:
+                rds.delete_db_snapshot(DBSnapshotIdentifier=one["DBSnapshotIdentifier"])
     stage.cloud.control("config", USUAL)
 
 
