@@ -376,6 +376,8 @@ class Harness:
             if sent == sorted(due) or time.monotonic() > deadline:
                 break
             time.sleep(0.1)
+        if case.end is STOPPED and len(sent) <= 1:
+            return []  # It was sent, or on its way, when the execution was stopped.
         return [] if sent == sorted(due) else [f"alerts went to {sent or 'nobody'}, and {due or 'nobody'} was due"]
 
     def leftovers(self, lane: Lane) -> dict[str, str]:
