@@ -81,7 +81,7 @@ check: setup ## What CI runs before the slow suites: formats, lints, templates, 
 # A suite is a target test-<name>; those in tests/<name>/python and tests/scenarios/e2e join as soon as they exist.
 SUITES := $(if $(wildcard tests/rds-local/python/test_*.py),rds-local) $(if $(wildcard tests/scenarios/e2e/test_*.py),e2e)
 
-.PHONY: test-core test-rust test-local-cloud test-rds-local test-e2e test-scenarios-full
+.PHONY: test-faults test-core test-rust test-local-cloud test-rds-local test-e2e test-scenarios-full
 test-core: ## The decisions: seconds, run on save
 	@cargo nextest run --locked -p dr-core
 test-rust: setup ## Every other Rust test, with real PostgreSQL servers
@@ -92,7 +92,9 @@ test-rds-local: setup ## The RDS API over real databases, driven by boto3 and th
 	@cargo build --locked --quiet -p rds-local
 	@$(PYTEST) tests/rds-local/python
 test-e2e: setup ## The deployed template on the local cloud, every state of every machine in trouble among it
-	@$(PYTEST) --timeout 1800 tests/scenarios/e2e $(PYTEST_ARGS)
+	@$(PYTEST) --timeout 1800 --ignore tests/scenarios/e2e/test_faults.py tests/scenarios/e2e $(PYTEST_ARGS)
+test-faults: setup ## Trouble between functions and AWS, for every operation (minutes; not part of `make test` yet)
+	@$(PYTEST) --timeout 2400 tests/scenarios/e2e/test_faults.py $(PYTEST_ARGS)
 test-scenarios-full: setup ## Every state with every error that it can meet, not only the subset (see tests/scenarios/README.md)
 	@LIFEBOAT_SCENARIOS=full $(PYTEST) --timeout 7200 tests/scenarios/e2e/test_machines.py $(PYTEST_ARGS)
 
