@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +14,10 @@ import boto3
 from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests" / "local-cloud"))
+
+from lifeline import LIFELINE  # noqa: E402
+
 PASSWORD = "first-Secret"
 # Milliseconds that outlast any test: a status is held until a test configures less.
 HELD = 600_000
@@ -70,8 +75,9 @@ class RdsLocal:
         self.data = directory / "data"
         self.log = directory / "rds-local.log"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [program, "--data", self.data, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            # However these tests end, it ends with them.
+            self.process = LIFELINE.start(
+                [program, "--data", self.data, *arguments], "TERM", stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
         file = self.data / "endpoint.json"
 
