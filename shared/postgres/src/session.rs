@@ -19,6 +19,16 @@ use crate::error::{ServerSaid, named};
 use crate::text::{TextRow, literal};
 use dr_database::{ConnectionSettings, Security};
 
+/// How often a statement is asked again that lost against DDL at the same moment.
+pub(crate) const MOST_RACES: u32 = 10;
+/// The pause before it is: long enough not to run in step with whoever renames back and forth.
+pub(crate) const AFTER_A_RACE: Duration = Duration::from_millis(100);
+
+/// Whether a SQLSTATE says that a table, a column or an object is not there under the name that was looked up.
+pub(crate) fn lost_a_race(sqlstate: &str) -> bool {
+    matches!(sqlstate, "42P01" | "42703" | "42704")
+}
+
 /// Oldest and newest major version that is supported.
 pub const SUPPORTED: (u32, u32) = (14, 18);
 /// How long a statement waits for a lock.
@@ -228,14 +238,12 @@ impl Session {
         loop {
             match self.try_rows(sql).await {
                 Err(error)
-                    if attempt < 5
-                        && matches!(
-                            crate::error::sqlstate(&error),
-                            Some("XX000" | "42P01" | "42704" | "42703")
-                        ) =>
+                    if attempt < MOST_RACES
+                        && crate::error::sqlstate(&error)
+                            .is_some_and(|state| state == "XX000" || lost_a_race(state)) =>
                 {
                     attempt += 1;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(AFTER_A_RACE).await;
                 }
                 answer => return answer.map_err(|error| self.fault(doing, error)),
             }

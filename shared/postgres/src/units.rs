@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::catalogue::server::moment;
 use crate::digest::{LiveTable, digest_at, live_tables, query};
 use crate::error::{ServerSaid, is_passing};
-use crate::session::Session;
+use crate::session::{AFTER_A_RACE, MOST_RACES, Session, lost_a_race};
 use dr_database::pool::{self, Task};
 use dr_database::{Access, ConnectionSettings, Limits, Pace, Progress};
 
@@ -220,10 +220,12 @@ impl SliceReader<'_> {
             live.extend(live_tables(self.session, &[oid]).await?);
             let changed =
                 live.get(&oid).is_none_or(|new| old != (new.qualified(), new.filenode, new.record(&[])));
-            if attempt >= 3 || !(changed || said.sqlstate.starts_with("42")) {
+            let raced = changed || lost_a_race(&said.sqlstate);
+            if attempt >= MOST_RACES || !(raced || attempt < 3 && said.sqlstate.starts_with("42")) {
                 let outcome = SliceOutcome::Unreadable { sqlstate: said.sqlstate, message: said.message };
                 return Ok(result(outcome, None));
             }
+            tokio::time::sleep(AFTER_A_RACE).await;
         }
     }
 

@@ -243,11 +243,21 @@ fn storm(server: &Running, stop: &AtomicBool) -> u32 {
     made
 }
 
+/// Ends the storm also when what it was for panics: its thread would otherwise be waited for without end.
+struct Calm<'a>(&'a AtomicBool);
+
+impl Drop for Calm<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Does something while it storms on a server, as often as makes sure that it met the storm.
 fn during_storm<T>(server: &Running, mut work: impl AsyncFnMut() -> T) -> T {
     let stop = AtomicBool::new(false);
     let (last, made) = std::thread::scope(|scope| {
         let storming = scope.spawn(|| storm(server, &stop));
+        let calm = Calm(&stop);
         let last = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(async {
                 for _ in 0..4 {
@@ -256,7 +266,7 @@ fn during_storm<T>(server: &Running, mut work: impl AsyncFnMut() -> T) -> T {
                 work().await
             })
         });
-        stop.store(true, Ordering::Relaxed);
+        drop(calm);
         (last, storming.join().unwrap())
     });
     assert!(made > 20, "only {made} statements");
