@@ -172,15 +172,10 @@ class Stage:
 
     def operation(self, execution: str) -> dict | None:
         """The operation's record that belongs to an execution, by the index that people use."""
-        table = self.cloud.client("dynamodb")
         for kind in ("backup", "proof", "fleet"):
-            found = table.query(
-                TableName=self.outputs["StateTableName"], IndexName="TypeTimeIndex",
-                KeyConditionExpression="#t = :kind", ExpressionAttributeNames={"#t": "type"},
-                ExpressionAttributeValues={":kind": {"S": kind}})["Items"]
-            for item in found:
-                if item["execution"]["S"] == execution:
-                    return plain({"M": item})
+            for record in self._records(kind):
+                if record["execution"]["S"] == execution:
+                    return plain({"M": record})
         return None
 
     def invoke(self, function: str, payload) -> tuple[dict | None, dict | None]:
@@ -222,16 +217,23 @@ class Stage:
             for instance in (instance for page in pages for instance in page["DBInstances"]):
                 if instance["DBInstanceIdentifier"].startswith("lifeboat-tmp-"):
                     found.append(f"{region}: instance {instance['DBInstanceIdentifier']}")
-            for cluster in self.cloud.client("rds", region).describe_db_clusters()["DBClusters"]:
+            pages = self.cloud.client("rds", region).get_paginator("describe_db_clusters").paginate()
+            for cluster in (cluster for page in pages for cluster in page["DBClusters"]):
                 if cluster["DBClusterIdentifier"].startswith("lifeboat-tmp-"):
                     found.append(f"{region}: cluster {cluster['DBClusterIdentifier']}")
-        for secret in self.cloud.client("secretsmanager").list_secrets()["SecretList"]:
+        pages = self.cloud.client("secretsmanager").get_paginator("list_secrets").paginate()
+        for secret in (secret for page in pages for secret in page["SecretList"]):
             if secret["Name"].startswith("lifeboat/tmp/") and "DeletedDate" not in secret:
                 found.append(f"secret {secret['Name']}")
-        locks = self.cloud.client("dynamodb").query(
-            TableName=self.outputs["StateTableName"], IndexName="TypeTimeIndex", KeyConditionExpression="#t = :lock",
-            ExpressionAttributeNames={"#t": "type"}, ExpressionAttributeValues={":lock": {"S": "lock"}})["Items"]
-        return found + [f"lock {item['operationId']['S']}" for item in locks]
+        return found + [f"lock {lock['operationId']['S']}" for lock in self._records("lock")]
+
+    def _records(self, kind: str):
+        """All records of a kind, newest first. They outgrow one answer of DynamoDB (1 MB) in one run of the tests."""
+        pages = self.cloud.client("dynamodb").get_paginator("query").paginate(
+            TableName=self.outputs["StateTableName"], IndexName="TypeTimeIndex", ScanIndexForward=False,
+            KeyConditionExpression="#t = :kind", ExpressionAttributeNames={"#t": "type"},
+            ExpressionAttributeValues={":kind": {"S": kind}})
+        return (item for page in pages for item in page["Items"])
 
 
 class Database:
