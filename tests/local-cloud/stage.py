@@ -109,11 +109,11 @@ class Stage:
         return kind(self, until(f"database {name} available", available))
 
     def create_cluster(self, name: str, **options) -> "Database":
-        """An encrypted Aurora PostgreSQL cluster with one member, `<name>-1`, or, with `DBClusterInstanceClass`, a
-        Multi-AZ DB cluster; with a managed master password, available."""
+        """An encrypted Aurora cluster (PostgreSQL unless `Engine` says otherwise) with one member, `<name>-1`, or, with
+        `DBClusterInstanceClass`, a Multi-AZ DB cluster; with a managed master password, available."""
         rds = self.cloud.client("rds")
         aurora = "DBClusterInstanceClass" not in options
-        engine = "aurora-postgresql" if aurora else "postgres"
+        engine = options.get("Engine", "aurora-postgresql" if aurora else "postgres")
         rds.create_db_cluster(**without_none({
             "DBClusterIdentifier": name, "Engine": engine, "EngineVersion": "17", "DatabaseName": "app",
             "MasterUsername": MASTER, "ManageMasterUserPassword": True, "StorageEncrypted": True,
@@ -131,7 +131,8 @@ class Stage:
             rds.create_db_instance(DBInstanceIdentifier=f"{name}-1", DBClusterIdentifier=name, Engine=engine,
                                    DBInstanceClass="db.r6g.large")
             cluster = until(f"cluster {name} available", available)
-        return Database(self, {
+        kind = MariaDatabase if engine == "aurora-mysql" else Database
+        return kind(self, {
             "DBInstanceIdentifier": name, "DBInstanceArn": cluster["DBClusterArn"], "DBName": cluster["DatabaseName"],
             "Endpoint": {"Address": cluster["Endpoint"], "Port": cluster["Port"]},
             "MasterUserSecret": cluster["MasterUserSecret"]})

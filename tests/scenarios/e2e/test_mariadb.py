@@ -1,8 +1,10 @@
-"""MariaDB through the deployed stack: a backup that is proven and copied, and damaged ones that are refused."""
+"""MariaDB through the deployed stack, as an instance and behind an Aurora MySQL cluster: a backup that is proven and copied,
+and damaged ones that are refused."""
 
 import pytest
 from stage import until
 from test_backups import backup, copies, entered
+from test_clusters import cluster_copies, tags_of
 
 # With a table that has no primary key, a reference and a unique index.
 SCHEMA = (
@@ -67,3 +69,38 @@ def test_a_frame_from_a_replica_is_refused_by_name(stage, till):
     ended, operation = backup(stage, {"database": till.name, "validation": {"frameFrom": till.name}})
     assert (ended["status"], ended["error"]) == ("FAILED", "Dr.InvalidInput"), ended
     assert "writer only" in operation["error"]["message"]
+
+
+@pytest.fixture(scope="module")
+def aurora(stage):
+    """A MariaDB server stands in for Aurora MySQL: RDS's side of it is a cluster, its storage is not there."""
+    cluster = stage.create_cluster("till-cluster", Engine="aurora-mysql", EngineVersion=None, DatabaseName="shop")
+    cluster.sql(*SCHEMA)
+    return cluster
+
+
+def test_an_aurora_mysql_cluster_is_backed_up_proven_and_copied(stage, aurora):
+    ended, operation = backup(stage, {"database": aurora.name})
+    assert ended["status"] == "SUCCEEDED", ended
+    proof = ended["output"]["proof"]
+    assert (proof["verdict"], proof["level"]) == ("proven", "content")
+    assert proof["rowCount"] >= 4500 and proof["rpoSeconds"] is not None
+    described = operation["result"]["database"]
+    assert (described["databaseKind"], described["engine"]) == ("cluster", "aurora-mysql")
+    [snapshot] = cluster_copies(stage, "us-east-1", ended["output"]["snapshotId"])
+    assert tags_of(snapshot)["lifeboat:proof"] == "proven"
+    for region in ("us-west-2", "eu-west-1"):
+        [copy] = cluster_copies(stage, region, ended["output"]["snapshotId"])
+        assert copy["Engine"] == "aurora-mysql" and copy["KmsKeyId"] == stage.keys[region]
+
+
+def test_a_damaged_backup_of_an_aurora_mysql_cluster_is_refused(stage, aurora):
+    execution = stage.start("BackupOrchestration", {"database": aurora.name})
+    until("the snapshot was taken", lambda: "ObserveSource" in entered(stage, execution))
+    snapshot = stage.operation(execution)["plan"]["snapshotId"]
+    stage.cloud.control("damage", {"region": "us-east-1", "snapshot": snapshot, "database": aurora.database,
+                                   "kind": DAMAGE["edited row"]})
+    ended, operation = stage.finish(execution), stage.operation(execution)
+    assert (ended["status"], ended["error"]) == ("FAILED", "Dr.BackupUnproven"), ended
+    assert "shop.orders" in operation["error"]["message"]
+    assert cluster_copies(stage, "us-west-2", snapshot) == []
