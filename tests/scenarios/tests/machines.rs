@@ -33,7 +33,7 @@ const NOT_OF_UPDATE_STATE: [ErrorName; 4] = [
 ];
 
 /// Catchers that hand on no `failure`, and why.
-const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 21] = [
+const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 22] = [
     ("backup_orchestration", "AlertPartialReplication", "the operation is recorded already"),
     ("backup_orchestration", "PublishSuccess", "the operation is recorded already"),
     ("backup_orchestration", "HandleValidationFailure", "what the label is goes into the alert"),
@@ -43,6 +43,7 @@ const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 21] = [
     ("backup_orchestration", "AlertFailure", "the alarm on failed executions speaks next"),
     ("backup_orchestration/ReplicateToRegions", "CopyToRegion", "a Region's failure is its answer"),
     ("backup_orchestration/ReplicateToRegions", "ReportCopyProgress", "the copy goes on without a report"),
+    ("fleet_backup", "CheckHealth", "how everything stands afterwards is no part of the run"),
     ("fleet_backup", "PublishSummary", "the operation is recorded already"),
     ("fleet_backup", "RecordFleetFailure", "recording itself failed; the alert says so"),
     ("fleet_backup", "AlertFleetFailure", "the alarm on failed executions speaks next"),
@@ -252,6 +253,7 @@ fn whatever_a_step_changed_is_undone_or_told_when_it_fails() {
         ("update_state", "choose" | "progress" | "checkpoint" | "succeed" | "fail")
         | ("create_snapshot", "describe" | "check")
         | ("plan_fleet", "databases" | "summarise" | "recoveryPoint")
+        | ("health_check", "check")
         | ("validate_backup", "observe" | "examine" | "judge" | "quick") => false,
         (function, action) => panic!("say whether {action} of {function} changes anything"),
     };
