@@ -91,10 +91,10 @@ test-local-cloud: setup ## The local cloud and its mends
 test-rds-local: setup ## The RDS API over real databases, driven by boto3 and the AWS CLI
 	@cargo build --locked --quiet -p rds-local
 	@$(PYTEST) tests/rds-local/python
-test-e2e: setup ## The deployed template on the local cloud, every state of every machine in trouble among it
-	@$(PYTEST) --timeout 1800 --ignore tests/scenarios/e2e/test_faults.py tests/scenarios/e2e $(PYTEST_ARGS)
-test-faults: setup ## Trouble between functions and AWS, for every operation (minutes; not part of `make test` yet)
-	@$(PYTEST) --timeout 2400 tests/scenarios/e2e/test_faults.py $(PYTEST_ARGS)
+test-e2e: setup ## The deployed template on the local cloud, every state of every machine in trouble and trouble on the way to AWS among it
+	@$(PYTEST) --timeout 1800 tests/scenarios/e2e $(PYTEST_ARGS)
+test-faults: setup ## Of those, only trouble between functions and AWS, for every operation
+	@$(PYTEST) --timeout 1800 tests/scenarios/e2e/test_faults.py $(PYTEST_ARGS)
 test-scenarios-full: setup ## Every state with every error that it can meet, not only the subset (see tests/scenarios/README.md)
 	@LIFEBOAT_SCENARIOS=full $(PYTEST) --timeout 7200 tests/scenarios/e2e/test_machines.py $(PYTEST_ARGS)
 
