@@ -14,8 +14,12 @@ use crate::text::literal;
 use dr_database::Access;
 use dr_database::ConnectionSettings;
 
-/// Creates what is absent. A race with another operation fails harmlessly on the second statement's name.
-const PREPARE: &str = "CREATE SCHEMA IF NOT EXISTS lifeboat; CREATE TABLE IF NOT EXISTS lifeboat.heartbeat ( \
+/// A schema that is there is not asked for: `IF NOT EXISTS` wants CREATE on the database all the same, which the owner
+/// of a schema need not have.
+const CREATE_SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS lifeboat";
+
+/// A race with another operation fails harmlessly on the name.
+const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS lifeboat.heartbeat ( \
     operation_id text PRIMARY KEY, beat bigint NOT NULL, written_at timestamptz NOT NULL)";
 
 /// Writes a beat of this operation on the writer, in the settings' database, and removes rows older than 30 days.
@@ -29,7 +33,7 @@ pub async fn beat(settings: &ConnectionSettings, operation_id: &str) -> Result<H
     let doing = "writing the heartbeat";
     let there = session.row(doing, "SELECT to_regclass('lifeboat.heartbeat') IS NOT NULL").await?.flag(0)?;
     if !there {
-        let created = session.rows("creating lifeboat.heartbeat", PREPARE).await;
+        let created = create(&session).await;
         let there =
             session.row(doing, "SELECT to_regclass('lifeboat.heartbeat') IS NOT NULL").await?.flag(0)?;
         if !there {
@@ -53,6 +57,15 @@ pub async fn beat(settings: &ConnectionSettings, operation_id: &str) -> Result<H
     let sql = "DELETE FROM lifeboat.heartbeat WHERE written_at < clock_timestamp() - interval '30 days'";
     session.rows("removing old heartbeats", sql).await?;
     Ok(beat)
+}
+
+async fn create(session: &Session) -> Result<()> {
+    let sql = "SELECT to_regnamespace('lifeboat') IS NOT NULL";
+    if !session.row("writing the heartbeat", sql).await?.flag(0)? {
+        session.rows("creating the schema lifeboat", CREATE_SCHEMA).await?;
+    }
+    session.rows("creating lifeboat.heartbeat", CREATE_TABLE).await?;
+    Ok(())
 }
 
 /// What the heartbeat table of a database says.

@@ -67,8 +67,9 @@ fn columns(list: &str) -> Result<Vec<ColumnFacts>> {
         .ok_or_else(|| unexpected("a list of columns"))
 }
 
-/// Fails when the user could not read every row of every table and every sequence of the session's database: rights
-/// that are missing, and policies that would hide rows.
+/// Fails when the user could not read every row of every table and every sequence of the session's database, the
+/// heartbeat's among them: rights that are missing, and policies that would hide rows. The heartbeat belongs to whom the
+/// source is read as, which the user of a restore need not be.
 ///
 /// # Errors
 /// `PermissionMissing` naming up to five of them.
@@ -100,7 +101,8 @@ async fn unreadable(session: &Session) -> Result<Vec<(String, bool)>> {
            CROSS JOIN LATERAL (SELECT has_schema_privilege(n.oid, 'usage') AND CASE c.relkind \
              WHEN 'S' THEN has_sequence_privilege(c.oid, 'select') ELSE has_table_privilege(c.oid, 'select') END) \
              AS s(rights) \
-         WHERE ({} OR {USER_SCHEMA} AND c.relkind = 'S' AND c.relpersistence IN ('p', 'u')) \
+         WHERE ({} OR {USER_SCHEMA} AND c.relkind = 'S' AND c.relpersistence IN ('p', 'u') \
+             OR n.nspname = 'lifeboat' AND c.relname = 'heartbeat' AND c.relkind = 'r') \
            AND NOT (s.rights AND (c.relkind = 'S' OR NOT row_security_active(c.oid))) \
          ORDER BY s.rights, 1",
         user_tables()

@@ -359,6 +359,31 @@ async fn the_master_user_of_a_restore_gives_itself_what_it_needs() {
     }
 }
 
+/// As the README sets a source up: a role of Lifeboat's own writes the heartbeat, and the master owns everything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_master_user_of_a_restore_finds_a_heartbeat_that_is_not_its_own() {
+    for major in [14, 17] {
+        let lab = Lab::new(major);
+        let authority = Authority::new();
+        let server = rds(&lab, &authority, &["127.0.0.1"]);
+        let master = remote(server.port(), "pass word", &authority.pem());
+        server
+            .sql(
+                "app",
+                "CREATE ROLE lifeboat LOGIN; GRANT pg_read_all_data TO lifeboat; \
+                 CREATE TABLE owned_by_the_master AS SELECT generate_series(1, 100) id; \
+                 ALTER TABLE owned_by_the_master OWNER TO admin; CREATE SCHEMA lifeboat AUTHORIZATION lifeboat",
+            )
+            .unwrap();
+        let beat = heartbeat::beat(&settings_as(&server, "lifeboat", "app"), "backup-1").await.unwrap();
+
+        let wishes = Wishes { foreign_keys: false, unique_constraints: false, unit_bytes: UNIT_BYTES };
+        examine::plan(&master, "proof-1", None, wishes).await.unwrap();
+        let findings = dr_postgres::catalogue::findings::catalogue(&master, Some(&beat)).await.unwrap();
+        assert_eq!(findings.heartbeat, Some(beat), "PostgreSQL {major}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_amcheck_the_checks_are_not_possible_and_say_so() {
     let lab = Lab::new(17);
