@@ -60,6 +60,7 @@ impl Failure {
         if let Some(name) = ErrorName::parse(error) {
             return Self::new(name, message, leftovers_in(message));
         }
+        let of_step_functions = error.starts_with("StepFunctions.") || error.starts_with("Sfn.");
         let (name, text) = match error {
             "States.Timeout" | "States.HeartbeatTimeout" | "Sandbox.Timedout" => {
                 (ErrorName::FunctionTimedOut, "a state or a function ran out of time")
@@ -72,8 +73,17 @@ impl Failure {
             | "Runtime.Unknown"
             | "Lambda.ResourceNotReadyException" => (ErrorName::FunctionKilled, "a function died"),
             "Lambda.TooManyRequestsException" => (ErrorName::Throttled, "Lambda throttled the invocation"),
-            "StepFunctions.ExecutionLimitExceededException" | "StepFunctions.ThrottlingException" => {
+            "StepFunctions.ExecutionLimitExceeded" | "StepFunctions.ExecutionLimitExceededException" => {
                 (ErrorName::Throttled, "Step Functions would start no further execution")
+            }
+            // Throttling is no error of the API's model and may arrive as the SDK's base class, with the code in the text.
+            _ if of_step_functions
+                && (error.ends_with(".ThrottlingException") || message.contains("ThrottlingException")) =>
+            {
+                (ErrorName::Throttled, "Step Functions throttled a call")
+            }
+            "StepFunctions.SdkClientException" | "Sfn.SdkClientException" => {
+                (ErrorName::AwsUnreachable, "Step Functions was not reached")
             }
             _ if error.ends_with("AccessDeniedException")
                 || message.contains("not authorized to perform") =>
@@ -81,9 +91,7 @@ impl Failure {
                 (ErrorName::AccessDenied, "a state's own AWS call was refused")
             }
             _ if error.starts_with("Lambda.") => (ErrorName::AwsFault, "Lambda could not run a function"),
-            _ if error.starts_with("StepFunctions.") => {
-                (ErrorName::AwsRejected, "Step Functions refused to start an execution")
-            }
+            _ if of_step_functions => (ErrorName::AwsRejected, "Step Functions refused a call"),
             _ => (ErrorName::Internal, "a state failed with an error that no step raises"),
         };
         Self::new(name, &format!("{text} ({error}): {message}. {}", name.remedy()), Leftovers::Unknown)
@@ -156,6 +164,16 @@ mod tests {
             ("Lambda.TooManyRequestsException", "", ErrorName::Throttled),
             ("Lambda.ServiceException", "", ErrorName::AwsFault),
             ("StepFunctions.ExecutionLimitExceededException", "", ErrorName::Throttled),
+            ("StepFunctions.ExecutionLimitExceeded", "", ErrorName::Throttled),
+            ("StepFunctions.ThrottlingException", "", ErrorName::Throttled),
+            (
+                "StepFunctions.AWSStepFunctionsException",
+                "Rate exceeded (Error Code: ThrottlingException)",
+                ErrorName::Throttled,
+            ),
+            ("StepFunctions.SdkClientException", "", ErrorName::AwsUnreachable),
+            ("Sfn.ThrottlingException", "", ErrorName::Throttled),
+            ("Sfn.ExecutionDoesNotExistException", "", ErrorName::AwsRejected),
             ("StepFunctions.StateMachineDoesNotExistException", "", ErrorName::AwsRejected),
             ("StepFunctions.AWSStepFunctionsException", "not authorized to perform", ErrorName::AccessDenied),
             ("Sns.AccessDeniedException", "", ErrorName::AccessDenied),

@@ -9,7 +9,7 @@
 Effects:
 
     {"raise": {"error": E, "cause": C}}   the task fails with E; the function is not invoked
-    {"lose": {"error": E, "cause": C}}    the function is invoked; if it succeeds, the task fails with E all the same
+    {"lose": {"error": E, "cause": C}}    the function is invoked, and whatever its answer is, the task fails with E
     {"twice": true}                       the function is invoked twice with the same payload; the second answer counts
     {"killAtCall": n}                     SIGKILL for its process once AWS carried out its n-th call, before the answer
     {"stop": true}                        the execution is stopped while the function works on, as StopExecution does
@@ -109,6 +109,10 @@ def _ordered(invoke):
             answer = invoke(resource, arguments)
             if merged.get("twice"):
                 answer = invoke(resource, arguments)
+        except sfn._ExecutionError:
+            if "lose" in merged:
+                raise _fail(merged["lose"]) from None
+            raise
         finally:
             _effects.reset(token)
         execution.check_still_running()

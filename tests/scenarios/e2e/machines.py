@@ -33,7 +33,13 @@ STOPPED = {"status": "ABORTED", "record": "running", "alerts": [], "leased": Tru
 RECORDED_AS = {"Lambda.Unknown": "Dr.FunctionKilled", "Runtime.ExitError": "Dr.FunctionKilled",
                "Sandbox.Timedout": "Dr.FunctionTimedOut", "States.Timeout": "Dr.FunctionTimedOut",
                "StepFunctions.StateMachineDoesNotExistException": "Dr.AwsRejected",
-               "StepFunctions.ExecutionLimitExceededException": "Dr.Throttled"}
+               "StepFunctions.AWSStepFunctionsException": "Dr.AwsRejected",
+               "StepFunctions.ThrottlingException": "Dr.Throttled",
+               "StepFunctions.ExecutionLimitExceeded": "Dr.Throttled",
+               "StepFunctions.ExecutionLimitExceededException": "Dr.Throttled",
+               "StepFunctions.SdkClientException": "Dr.AwsUnreachable",
+               "Sfn.SdkClientException": "Dr.AwsUnreachable", "Sfn.ThrottlingException": "Dr.Throttled",
+               "Sfn.ExecutionDoesNotExistException": "Dr.AwsRejected"}
 # Alerts about these are warnings: nothing is wrong with the installation.
 WARNINGS = ("Dr.OperationInProgress", "Dr.EmergencyStopActive")
 READS = re.compile(r":(Describe|Get|List|ConditionCheck|Head)")
