@@ -16,7 +16,8 @@ Effects:
     {"secondsLeft": n}                    the function is told that its deadline is in n seconds; it is not enforced
     {"first": {"url": U, "body": B}}      POST B to U, then go on; "{a.b}" in B is the task's argument a.b
 
-An order for a child execution names the child's own, or `"execution": NAME, "child": true` for what X starts.
+An order for a child execution names the child's own, or `"execution": NAME, "child": true` for what X starts. A child of
+a distributed Map counts as the execution of the Map, and has attempts of its own.
 """
 
 import asyncio
@@ -103,7 +104,9 @@ def _ordered(invoke):
         if "raise" in merged:
             raise _fail(merged["raise"])
         if "stop" in merged:
-            sfn._stop_execution({"executionArn": task.execution, "cause": "ordered by a test"})
+            # A child of a distributed Map counts as its parent here, too.
+            running = execution.current() or {"executionArn": task.execution}
+            sfn._stop_execution({"executionArn": running["executionArn"], "cause": "ordered by a test"})
         token = _effects.set(merged)
         try:
             answer = invoke(resource, arguments)

@@ -22,7 +22,7 @@ from stage import Stage, StageError, plain, until
 HERE = Path(__file__).resolve().parent
 SCENARIOS = HERE.parent
 ROOT = SCENARIOS.parent.parent
-KINDS = ("backup", "proof")
+KINDS = ("backup", "proof", "fleet")
 TOPICS = ("Critical", "Warning", "Info")
 # Errors of the services themselves, which every machine retries.
 SERVICE_ERRORS = ("Lambda.Unknown", "Sandbox.Timedout", "States.Timeout")
@@ -210,8 +210,9 @@ class Lane:
 
     def __init__(self, stage: Stage, number: int):
         self.stage, self.name = stage, f"lane-{number}"
-        # Whose lock was due to be left: it stays until a backup takes it over.
-        self.left_by: str | None = None
+        # Whose locks were due to be left: they stay until the next operation takes them over.
+        self.left_by: set[str] = set()
+        self.locks = (f"lock#{self.name}", f"lock#fleet:{self.name}")
         database = stage.create_database(self.name, Tags=[{"Key": "lane", "Value": self.name}])
         database.sql("create table item (id int primary key, name text)",
                      "insert into item select n, 'item ' || n from generate_series(1, 500) n", "checkpoint")
@@ -327,7 +328,7 @@ class Harness:
         ended = self.stage.finish(execution, 120)
         until("the attempts with orders are over", lambda: all(
             order["finished"] == order["carried"] for order in self.stage.cloud.order(f"orders?execution={name}")))
-        history = self.stage.history(execution)
+        history = self._history(execution)
         entered = {event["stateEnteredEventDetails"]["name"] for event in history
                    if "stateEnteredEventDetails" in event}
         findings = [f"the order for {order['state']} at attempt {order['attempt']} was never carried out"
@@ -339,6 +340,15 @@ class Harness:
             findings.append(f"{execution} ended {ended['status']} {ended.get('error', '')}; it entered "
                             f"{', '.join(sorted(entered))}; tasks failed with {_failures(history)}")
         return Result(findings, entered=entered, error=ended.get("error"))
+
+    def _history(self, execution: str) -> list[dict]:
+        """The events of an execution and of the children of its distributed Maps."""
+        states = self.stage.cloud.client("stepfunctions")
+        children = [
+            child["executionArn"] for run in states.list_map_runs(executionArn=execution)["mapRuns"]
+            for page in states.get_paginator("list_executions").paginate(mapRunArn=run["mapRunArn"])
+            for child in page["executions"]]
+        return [event for one in (execution, *children) for event in self.stage.history(one)]
 
     # What must be true afterwards
 
@@ -396,24 +406,37 @@ class Harness:
             for secret in page["SecretList"]:
                 if "DeletedDate" not in secret and _is_temporary(secret.get("Tags", []), lane):
                     found["secret"] = secret["Name"]
-        owner = self._lock_owner(lane)
-        if owner and owner != lane.left_by:
-            found["lock"] = f"lock#{lane.name}"
+        for lock, owner in self._lock_owners(lane).items():
+            if owner not in lane.left_by:
+                found["lock"] = lock
         return found
 
-    def _lock_owner(self, lane: Lane) -> str | None:
-        found = self.stage.cloud.client("dynamodb").get_item(
-            TableName=self.stage.outputs["StateTableName"], Key={"operationId": {"S": f"lock#{lane.name}"}},
-            ConsistentRead=True)
-        return found["Item"]["owner"]["S"] if "Item" in found else None
+    def _lock_owners(self, lane: Lane) -> dict[str, str]:
+        """Who holds the lock of the lane's database, and that of the fleet of its name."""
+        table, found = self.stage.outputs["StateTableName"], {}
+        for lock in lane.locks:
+            answer = self.stage.cloud.client("dynamodb").get_item(
+                TableName=table, Key={"operationId": {"S": lock}}, ConsistentRead=True)
+            if "Item" in answer:
+                found[lock] = answer["Item"]["owner"]["S"]
+        return found
 
     def _leftovers_due(self, lane: Lane, end: dict) -> list[str]:
         due, found = set(end.get("leaves", [])), self.leftovers(lane)
         if "lock" in due or end.get("leased"):
-            lane.left_by = self._lock_owner(lane)
+            lane.left_by = set(self._lock_owners(lane).values())
         if end.get("leased"):
             return self._without_lease(found)
         return [] if set(found) == due else [f"left behind: {found}, and {sorted(due)} was due"]
+
+    def _snapshots_of(self, lane: Lane) -> list[str]:
+        """The backups that were taken of the lane's database: its own snapshots are not among them."""
+        rds, found = self.stage.cloud.client("rds"), []
+        for page in rds.get_paginator("describe_db_snapshots").paginate(DBInstanceIdentifier=lane.name):
+            for snapshot in page["DBSnapshots"]:
+                if {"Key": "lifeboat:role", "Value": "backup"} in snapshot["TagList"]:
+                    found.append(snapshot["DBSnapshotIdentifier"])
+        return found
 
     def _without_lease(self, found: dict[str, str]) -> list[str]:
         """What is left of a stopped execution carries a lease, by which it is found and called expired."""
@@ -448,15 +471,19 @@ class Harness:
         return found
 
     def clear(self, lane: Lane, execution: str) -> None:
-        """Removes what was due to be left, but for a lock: the next case begins from nothing but the lane."""
-        plan = (self.record(execution) or {}).get("plan") or {}
-        for region in (*TARGET_REGIONS, self.stage.cloud.region) if plan.get("snapshotId") and not plan.get(
-                "target") else ():
+        """Removes what was due to be left, but for locks: the next case begins from nothing but the lane."""
+        record = self.record(execution) or {}
+        plan = record.get("plan") or {}
+        taken = [plan["snapshotId"]] if plan.get("snapshotId") and not plan.get("target") else []
+        if record.get("type") == "fleet":
+            taken = self._snapshots_of(lane)
+        for region in (*TARGET_REGIONS, self.stage.cloud.region):
             rds = self.stage.cloud.client("rds", region)
-            try:
-                rds.delete_db_snapshot(DBSnapshotIdentifier=plan["snapshotId"])
-            except (rds.exceptions.DBSnapshotNotFoundFault, rds.exceptions.InvalidDBSnapshotStateFault):
-                continue
+            for snapshot in taken:
+                try:
+                    rds.delete_db_snapshot(DBSnapshotIdentifier=snapshot)
+                except (rds.exceptions.DBSnapshotNotFoundFault, rds.exceptions.InvalidDBSnapshotStateFault):
+                    continue
         left = self.leftovers(lane)
         if "instance" in left:
             rds = self.stage.cloud.client("rds")
