@@ -105,6 +105,25 @@ def test_orders_reach_a_child_by_its_parent(cloud, machine, ended, echo):
     assert (done["status"], done["error"]) == ("FAILED", "States.TaskFailed") and "Test.X" in done["cause"]
 
 
+def test_the_answer_of_a_function_that_fails_is_lost_too(ordered, echo):
+    done, carried, failures = ordered(echo, {"fail": "no", "errorType": "Test.Refused"},
+                                      effect={"lose": {"error": "Test.Once"}})
+    assert (done["status"], done["error"], carried) == ("FAILED", "Test.Refused", 1)
+    assert failures == ["Test.Once", "Test.Refused"]
+
+
+def test_orders_reach_the_children_of_a_distributed_map_and_stopping_there_stops_it_all(cloud, machine, ended, echo):
+    states = cloud.client("stepfunctions")
+    work = {"Work": {**INVOKE, "Arguments": {"FunctionName": echo, "Payload": {}}, "End": True}}
+    mapped = machine({"Each": {"Type": "Map", "Items": [1], "Label": "Each", "End": True, "ItemProcessor": {
+        "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}, "StartAt": "Work", "States": work}}})
+    for effect, status in (({"raise": {"error": "Test.X"}}, "FAILED"), ({"stop": True}, "ABORTED")):
+        name = f"run-{uuid.uuid4().hex[:12]}"
+        cloud.order("orders", {"execution": name, "state": "Work", "effect": effect})
+        done = ended(states.start_execution(stateMachineArn=mapped, name=name, input="{}")["executionArn"])
+        assert (done["status"], cloud.order(f"orders?execution={name}")[0]["carried"]) == (status, 1)
+
+
 @pytest.mark.parametrize("order", [{}, {"execution": "x", "state": "Y"},
                                    {"execution": "x", "state": "Y", "effect": {"sing": True}}])
 def test_a_malformed_order_is_refused(cloud, order):
