@@ -19,7 +19,7 @@ use dr_core::proof::frame::{Slice, TableFacts, Visibility};
 use dr_core::proof::visibility::Horizon;
 use dr_core::{DrError, ErrorName, Result};
 
-use crate::digest::{LiveTable, covered, digest_at, live_tables, within};
+use crate::digest::{LiveTable, MIXED, covered, digest_at, live_tables, within};
 use crate::error::{ServerSaid, is_passing};
 use crate::session::Session;
 use crate::text::{identifier, literal, unexpected};
@@ -151,7 +151,7 @@ async fn follow(
     check_unchanged(&there, difference.framed)?;
     let here = Side::new(here, difference.restored, horizon).await?;
     let here = here.ok_or_else(|| Stop::Unavailable("the table is gone from the restore".to_owned()))?;
-    if here.table.record(&difference.framed.columns) != there.table.record(&difference.framed.columns) {
+    if here.table.row(&difference.framed.columns) != there.table.row(&difference.framed.columns) {
         return Err(Stop::Unavailable("the table's columns were changed".to_owned()));
     }
     let found = compare(&there, &here, difference).await?;
@@ -238,10 +238,12 @@ impl<'s> Side<'s> {
     /// The digests of sub-ranges of [`STEP`] blocks, by number; empty ones are absent.
     async fn parts(&self, first: u32, end: Option<u32>) -> Result<Read<BTreeMap<u32, Option<Digest>>>> {
         let sql = format!(
-            "SELECT p, count(*), sum(hash_array_extended(r, 0)), sum(hash_array_extended(r, 1)) \
-             FROM (SELECT ((t.ctid::text::point)[0])::bigint / {STEP} AS p, array[{}] AS r FROM ONLY {} t \
+            "SELECT p, count(*), sum({}), sum({}) \
+             FROM (SELECT ((t.ctid::text::point)[0])::bigint / {STEP} AS p, {} AS r FROM ONLY {} t \
                WHERE {} AND {} OFFSET 0) s GROUP BY p",
-            self.table.record(&self.facts.columns),
+            MIXED[0],
+            MIXED[1],
+            self.table.row(&self.facts.columns),
             self.table.qualified(),
             within(first, end),
             covered(Some(self.horizon))
@@ -276,9 +278,11 @@ impl<'s> Side<'s> {
             let _ = write!(outer, ", s.k{at}");
         }
         let sql = format!(
-            "SELECT s.c, hash_array_extended(s.r, 0), hash_array_extended(s.r, 1){outer} \
-             FROM (SELECT t.ctid AS c, array[{}] AS r{keys} FROM ONLY {} t WHERE {} AND {} OFFSET 0) s",
-            self.table.record(&self.facts.columns),
+            "SELECT s.c, {}, {}{outer} \
+             FROM (SELECT t.ctid AS c, {} AS r{keys} FROM ONLY {} t WHERE {} AND {} OFFSET 0) s",
+            MIXED[0],
+            MIXED[1],
+            self.table.row(&self.facts.columns),
             self.table.qualified(),
             within(first, Some(end)),
             covered(Some(self.horizon))

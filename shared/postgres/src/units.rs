@@ -198,7 +198,7 @@ impl SliceReader<'_> {
             let error = match self.digests(table, slice).await {
                 Ok(digests) => {
                     let (framed, newer) = digests?;
-                    return Ok(result(SliceOutcome::Digested(framed), Some(newer.rows)));
+                    return Ok(result(SliceOutcome::Digested(framed), Some(newer)));
                 }
                 Err(error) => error,
             };
@@ -215,11 +215,11 @@ impl SliceReader<'_> {
             }
             // A table that was renamed, altered or dropped since it was looked up fails in many ways.
             attempt += 1;
-            let old = (table.qualified(), table.filenode, table.record(&[]));
+            let old = (table.qualified(), table.filenode, table.row(&[]));
             live.remove(&oid);
             live.extend(live_tables(self.session, &[oid]).await?);
             let changed =
-                live.get(&oid).is_none_or(|new| old != (new.qualified(), new.filenode, new.record(&[])));
+                live.get(&oid).is_none_or(|new| old != (new.qualified(), new.filenode, new.row(&[])));
             let raced = changed || lost_a_race(&said.sqlstate);
             if attempt >= MOST_RACES || !(raced || attempt < 3 && said.sqlstate.starts_with("42")) {
                 let outcome = SliceOutcome::Unreadable { sqlstate: said.sqlstate, message: said.message };
@@ -229,18 +229,18 @@ impl SliceReader<'_> {
         }
     }
 
-    /// The digests below the horizon and above it. A slice that is much larger than planned (the open end of a table
+    /// The digest below the horizon and the number of rows above it. A slice that is much larger than planned (the open end of a table
     /// that grew) or that has to be read slowly is read in pieces.
     async fn digests(
         &self,
         table: &LiveTable,
         slice: Slice,
-    ) -> std::result::Result<Result<(Digest, Digest)>, tokio_postgres::Error> {
+    ) -> std::result::Result<Result<(Digest, u64)>, tokio_postgres::Error> {
         let bytes =
             self.pace.map_or(2 * UNIT_BYTES, |pace| pace.bytes_per_second().clamp(1 << 18, UNIT_BYTES));
         let step = blocks_within(self.facts, bytes);
         let beyond = slice.end_block.unwrap_or(table.blocks);
-        let (mut framed, mut newer) = (Digest::EMPTY, Digest::EMPTY);
+        let (mut framed, mut newer) = (Digest::EMPTY, 0);
         let mut first = slice.first_block;
         loop {
             let last = beyond.saturating_sub(first) <= step;
@@ -250,9 +250,11 @@ impl SliceReader<'_> {
             }
             let sql = query(table, &self.facts.columns, self.horizon, first, end);
             for row in self.session.try_rows(&sql).await? {
-                let part = if row.optional(0) == Some("t") { &mut framed } else { &mut newer };
-                match digest_at(&row, 1) {
-                    Ok(digest) => *part += digest,
+                match digest_at(&row, 0).and_then(|digest| Ok((digest, row.parse::<u64>(3)?))) {
+                    Ok((digest, above)) => {
+                        framed += digest;
+                        newer += above;
+                    }
                     Err(error) => return Ok(Err(error)),
                 }
             }
