@@ -373,6 +373,74 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
+    fn table(columns: usize, major: u32) -> LiveTable {
+        let column = |number: usize| LiveColumn {
+            facts: ColumnFacts { number: i16::try_from(number).unwrap(), type_oid: 20 },
+            name: format!("c{number}"),
+            kind: Kind::of(20, false, true),
+        };
+        let columns = (1..=columns).map(column).collect();
+        LiveTable { schema: "s".into(), name: "t".into(), filenode: 1, blocks: 1, major, columns }
+    }
+
+    fn everything(table: &LiveTable) -> String {
+        let facts: Vec<ColumnFacts> = table.columns.iter().map(|column| column.facts).collect();
+        table.row(&facts)
+    }
+
+    #[test]
+    fn the_constants_of_all_columns_are_different_numbers_that_sql_takes_for_bigint() {
+        let purposes = [Purpose::Value, Purpose::Null, Purpose::True, Purpose::False];
+        let all: std::collections::BTreeSet<u64> =
+            (0..=1600).flat_map(|column| purposes.map(|purpose| constant(column, purpose))).collect();
+        assert_eq!(all.len(), 4 * 1601);
+        assert!(all.iter().all(|bits| i64::try_from(*bits).is_ok()));
+        // What is hashed for a bigint is an int4, and another one for each column.
+        let keys: std::collections::BTreeSet<u64> =
+            (1..=1600).map(|column| constant(column, Purpose::Value) >> 32).collect();
+        assert_eq!(keys.len(), 1600);
+        assert!(keys.iter().all(|key| i32::try_from(*key).is_ok()));
+        // Frames that were stored depend on them: another number is another format.
+        assert_eq!(constant(1, Purpose::Value), 980_875_101_213_047_373);
+    }
+
+    #[test]
+    fn a_row_of_the_widest_table_is_an_expression_of_little_depth() {
+        let depth = |sql: &str| {
+            let (mut now, mut most) = (0, 0);
+            for letter in sql.chars() {
+                now += i32::from(letter == '(') - i32::from(letter == ')');
+                most = most.max(now);
+            }
+            most
+        };
+        let sql = everything(&table(1600, 17));
+        assert_eq!(sql.matches("hashint4extended").count(), 1600);
+        assert!(depth(&sql) < 16, "{}", depth(&sql));
+        assert_eq!(everything(&table(0, 17)), "0::bigint");
+    }
+
+    #[test]
+    fn what_cannot_be_hashed_directly_is_hashed_together_before_18() {
+        let of = |major| {
+            let mut table = table(3, major);
+            for (column, kind) in table.columns.iter_mut().zip([
+                Kind::of(1700, false, true),
+                Kind::of(17, false, true),
+                Kind::of(99_999, false, false),
+            ]) {
+                column.kind = kind;
+            }
+            everything(&table)
+        };
+        let (old, new) = (of(17), of(18));
+        assert!(
+            old.starts_with("hash_array_extended(array[numeric_send(t.\"c1\"), t.\"c2\", record_send(ROW(t.\"c3\"::text))], "),
+            "{old}"
+        );
+        assert_eq!(new.matches("hashbyteaextended").count(), 3, "{new}");
+    }
+
     #[test]
     fn sums_wrap_at_two_to_the_64() {
         assert_eq!(reduce("0").unwrap(), 0);

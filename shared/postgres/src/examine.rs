@@ -26,13 +26,17 @@ pub use dr_database::Wishes;
 /// Where the user may not read everything, it is given `pg_read_all_data` on the restore, if it may give that.
 ///
 /// # Errors
-/// `PermissionMissing` naming what cannot be read in full; of the connections and queries.
+/// `FrameMissing` when the frame has digests of another version; `PermissionMissing` naming what cannot be read in full;
+/// of the connections and queries.
 pub async fn plan(
     settings: &ConnectionSettings,
     operation_id: &str,
     frame: Option<&FramePlan>,
     wishes: Wishes,
 ) -> Result<ExaminationPlan> {
+    if let Some(frame) = frame {
+        comparable(frame)?;
+    }
     let session = Session::open(settings, Access::ReadOnly).await?;
     let server = server_facts(&session).await?;
     let names = databases(&session).await?;
@@ -59,6 +63,19 @@ pub async fn plan(
         frame_units,
         checks,
     })
+}
+
+/// Refuses a frame whose digests were made in another way.
+fn comparable(frame: &FramePlan) -> Result<()> {
+    if frame.format == FORMAT {
+        return Ok(());
+    }
+    let what = format!(
+        "examining by the frame of {}: its digests are of version {}, those of this release of version {FORMAT}",
+        frame.operation_id, frame.format
+    );
+    Err(DrError::new(ErrorName::FrameMissing, what)
+        .with_remedy("Take a new backup, or prove this one by the release that framed it."))
 }
 
 /// A session of a user who may read everything, after giving the right to it where that is possible.

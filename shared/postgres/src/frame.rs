@@ -19,8 +19,9 @@ use crate::session::Session;
 use dr_database::Access;
 use dr_database::ConnectionSettings;
 
-/// Version of the stored format.
-pub const FORMAT: u32 = 1;
+/// Version of the stored format, and of the digests in it: those of different versions cannot be compared. In version 1
+/// a row was hashed as the binary form of its whole record.
+pub const FORMAT: u32 = 2;
 /// How long after a moment the counters tell everything that was committed before it.
 pub const SETTLING: SignedDuration = SignedDuration::from_secs(12);
 /// How long a replica may take to replay what the writer had written when the frame was planned.

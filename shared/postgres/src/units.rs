@@ -215,11 +215,12 @@ impl SliceReader<'_> {
             }
             // A table that was renamed, altered or dropped since it was looked up fails in many ways.
             attempt += 1;
-            let old = (table.qualified(), table.filenode, table.row(&[]));
+            let columns = &self.facts.columns;
+            let old = (table.qualified(), table.filenode, table.row(columns));
             live.remove(&oid);
             live.extend(live_tables(self.session, &[oid]).await?);
             let changed =
-                live.get(&oid).is_none_or(|new| old != (new.qualified(), new.filenode, new.row(&[])));
+                live.get(&oid).is_none_or(|new| old != (new.qualified(), new.filenode, new.row(columns)));
             let raced = changed || lost_a_race(&said.sqlstate);
             if attempt >= MOST_RACES || !(raced || attempt < 3 && said.sqlstate.starts_with("42")) {
                 let outcome = SliceOutcome::Unreadable { sqlstate: said.sqlstate, message: said.message };
