@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 /// modulo 2^64.
 ///
 /// Digests of disjoint parts add up to the digest of the whole, however the whole was cut. It is strong against
-/// accidents and not tamper-proof: the row hash is not cryptographic, and sums can be forged.
+/// accidents and not tamper-proof: sums can be forged, and PostgreSQL's row hashes, two mixtures of the same 64 bits,
+/// are not cryptographic. There, damage to a row goes unnoticed with a probability of about 2^-64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Digest {
