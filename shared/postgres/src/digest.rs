@@ -178,8 +178,8 @@ impl LiveColumn {
 }
 
 /// SQL: the hash of a floating-point value, and of its binary form where the hash would not tell all.
-fn split_float(value: &str, hash: &str, send: &str, seed: u64, major: u32) -> String {
-    let exact = hash_of_bytes(&[format!("{send}({value})")], seed, major);
+fn split_float(value: &str, hash: &str, to_bytes: &str, seed: u64, major: u32) -> String {
+    let exact = hash_of_bytes(&[format!("{to_bytes}({value})")], seed, major);
     format!("CASE WHEN {value} < 'NaN' AND {value} <> 0 THEN {hash}({value}, {seed}) ELSE {exact} END")
 }
 

@@ -1,5 +1,6 @@
 //! Digests on a crash-consistent copy: every type, hostile names, every major version, parallel connections.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use dr_core::proof::frame::SliceOutcome;
@@ -207,8 +208,8 @@ async fn alike_is_not_the_same(major: u32) {
     for (at, (columns, one, other)) in ALIKE.iter().enumerate() {
         for (side, rows) in [("one", one), ("other", other)] {
             let rows = rows.replace("(ROW(1, NULL))", "(ROW(1, NULL)::pair)");
-            script +=
-                &format!("CREATE TABLE {side}_{at} (a {columns}); INSERT INTO {side}_{at} VALUES {rows}; ");
+            write!(script, "CREATE TABLE {side}_{at} (a {columns}); INSERT INTO {side}_{at} VALUES {rows}; ")
+                .unwrap();
         }
     }
     sql(&source, &script);
