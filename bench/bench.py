@@ -39,7 +39,7 @@ def main(names: list[str]) -> int:
             continue
         section.show()
         section.keep()
-        write_page(ROOT / "docs" / "benchmarks.md")
+        write_page(ROOT / "docs" / "benchmarks.md", SECTIONS)
     return 1 if failed else 0
 
 

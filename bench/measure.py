@@ -5,6 +5,7 @@ import platform
 import resource
 import statistics
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,17 +111,23 @@ def run(command: list, **options) -> subprocess.CompletedProcess:
     return done
 
 
-def write_page(page: Path) -> None:
-    """Writes docs/benchmarks.md from the results of the last run of each benchmark."""
-    results = json.loads(RESULTS.read_text())
+def write_page(page: Path, names: Iterable[str]) -> None:
+    """Writes docs/benchmarks.md from the results of the last run of each of the benchmarks, in this order."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     lines = ["# What was measured", "",
              "Written by `make bench`; one benchmark alone: `make bench ONLY=digest`. Each figure is a median of runs that were",
              "interleaved with what they are compared with. The date and the machine are each benchmark's own.", ""]
-    for kept in results.values():
-        lines += [f"## {kept['title']}", "", kept["how"], "", f"{kept['measured']}, {kept['machine']}.", "",
+    for name in names:
+        if name not in results:
+            continue
+        kept = results[name]
+        lines += [f"## {kept['title']}", "", kept["how"], "",
+                  f"{kept['measured']}, {kept['machine']}. Again: `make bench ONLY={name}`.", "",
                   "| figure | measured | asked | |", "| --- | --- | --- | --- |"]
         for figure in kept["figures"]:
             verdict = {True: "met", False: "**missed**", None: ""}[figure["met"]]
             lines.append(f"| {figure['what']} | {figure['value']:,.4g} {figure['unit']} | {figure['asked']} | {verdict} |")
         lines += ["", *(f"{note}\n" for note in kept["notes"])]
+    if missing := [name for name in names if name not in results]:
+        lines += ["## Not run to the end yet", "", *(f"- `make bench ONLY={name}`" for name in missing)]
     page.write_text("\n".join(lines).rstrip() + "\n")
