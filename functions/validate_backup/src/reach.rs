@@ -2,6 +2,8 @@
 //!
 //! Nothing here connects. Passwords and tokens are handed on and never printed.
 
+use std::sync::OnceLock;
+
 use aws_sdk_rds::auth_token::{AuthTokenGenerator, Config as TokenConfig};
 use dr_aws::clients::Clients;
 use dr_core::ids::{DatabaseId, SnapshotId};
@@ -34,8 +36,9 @@ const SERVING: &[&str] = &[
 pub struct Reach {
     /// AWS.
     pub clients: Clients,
-    /// Whom to trust.
-    pub security: Security,
+    /// Whom to trust: Amazon's authorities for RDS, which are read when the first connection needs them, where nobody
+    /// else is named.
+    pub security: OnceLock<Security>,
 }
 
 impl Reach {
@@ -73,7 +76,7 @@ impl Reach {
                 (user, token)
             }
         };
-        Ok(self.settings(facts, endpoint, user, password))
+        self.settings(facts, endpoint, user, password)
     }
 
     /// A connection to a temporary restore: its master user, and the password that was made for it.
@@ -85,7 +88,7 @@ impl Reach {
         let endpoint = endpoint(&facts)?;
         let (user, password) = self.secret(&target.secret_id).await?;
         let user = facts.master_username.clone().unwrap_or(user);
-        Ok(self.settings(&facts, endpoint, user, password))
+        self.settings(&facts, endpoint, user, password)
     }
 
     /// Facts of a snapshot of this Region, of an instance or of a cluster; without a kind it is looked for as both.
@@ -105,7 +108,7 @@ impl Reach {
         endpoint: &Endpoint,
         user: String,
         password: Password,
-    ) -> ConnectionSettings {
+    ) -> Result<ConnectionSettings> {
         let database = facts.database_name.as_deref().unwrap_or(DEFAULT_DATABASE);
         let settings = ConnectionSettings::new(
             endpoint.address.clone(),
@@ -113,9 +116,18 @@ impl Reach {
             user,
             Some(password),
             database,
-            self.security.clone(),
+            self.security()?,
         );
-        settings.speaking(Engine::of_name(&facts.engine).map_or(EngineFamily::PostgreSql, Engine::family))
+        let family = Engine::of_name(&facts.engine).map_or(EngineFamily::PostgreSql, Engine::family);
+        Ok(settings.speaking(family))
+    }
+
+    fn security(&self) -> Result<Security> {
+        if let Some(known) = self.security.get() {
+            return Ok(known.clone());
+        }
+        let amazon = Security::rds()?;
+        Ok(self.security.get_or_init(|| amazon).clone())
     }
 
     async fn secret(&self, id: &str) -> Result<(String, Password)> {
