@@ -10,6 +10,7 @@ use dr_aws::metrics;
 use dr_aws::rds::{Rds, SnapshotStart};
 use dr_core::ids::{DatabaseId, OperationId, SnapshotId};
 use dr_core::observed::{DatabaseFacts, DatabaseKind, SnapshotFacts};
+use dr_core::polling::{Earlier, Step, Took};
 use dr_core::proof::judgement::Level;
 use dr_core::request::Selector;
 use dr_core::snapshot::{self, Creation, Progress, SnapshotOrder, Verdict};
@@ -84,6 +85,9 @@ pub struct Check {
     pub snapshot_id: SnapshotId,
     /// When the snapshot was asked for.
     pub started_at: Timestamp,
+    /// What such snapshots took before, as `update_state` answered it.
+    #[serde(default)]
+    pub earlier: Option<Earlier>,
 }
 
 /// Write the verdict on it.
@@ -221,6 +225,8 @@ pub enum SnapshotAnswer {
         check_again_in_seconds: u32,
         /// For people.
         progress: Percent,
+        /// What is waited for: `update_state` knows by it what such snapshots took before.
+        step: Step,
     },
     /// It is there.
     Done {
@@ -240,14 +246,20 @@ pub enum SnapshotAnswer {
         kms_key_id: Option<String>,
         /// Engine version in it.
         engine_version: String,
+        /// How long it took, for `update_state` to remember; absent when it was there at once.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        took: Option<Took>,
     },
 }
 
 /// Progress for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Percent {
     /// 0 to 100.
     pub percent: i32,
+    /// Why the next look is when it is, where that follows from earlier snapshots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
 }
 
 /// What is written on the snapshot.
@@ -339,33 +351,38 @@ async fn create(rds: &Rds, ask: Create) -> Result<SnapshotAnswer> {
 
 fn begun(facts: SnapshotFacts) -> SnapshotAnswer {
     if facts.status == "available" {
-        return done(facts);
+        return done(facts, None);
     }
     SnapshotAnswer::Pending {
+        step: snapshot::step(&facts),
         snapshot_id: facts.id,
         snapshot_arn: Some(facts.arn),
         check_again_in_seconds: 5,
-        progress: Percent { percent: facts.percent },
+        progress: Percent { percent: facts.percent, waiting: None },
     }
 }
 
 async fn check(rds: &Rds, ask: Check, now: Timestamp) -> Result<SnapshotAnswer> {
     let seen = rds.find_snapshot(&ask.snapshot_id, ask.database_kind).await;
-    match snapshot::decide_progress(&ask.operation_id, &ask.snapshot_id, seen, ask.started_at, now)? {
+    let earlier = ask.earlier.as_ref();
+    match snapshot::decide_progress(&ask.operation_id, &ask.snapshot_id, seen, ask.started_at, earlier, now)?
+    {
         Progress::Done(facts) => {
             metrics::regional_value(metrics::BACKUP_SIZE_GB, &facts.region, f64::from(facts.size_gb));
-            Ok(done(*facts))
+            let took = Took::new(snapshot::step(&facts), ask.started_at, now);
+            Ok(done(*facts, Some(took)))
         }
-        Progress::Pending { percent, check_again_in_seconds } => Ok(SnapshotAnswer::Pending {
+        Progress::Pending { percent, pause, step } => Ok(SnapshotAnswer::Pending {
             snapshot_id: ask.snapshot_id,
             snapshot_arn: None,
-            check_again_in_seconds,
-            progress: Percent { percent },
+            check_again_in_seconds: pause.seconds,
+            progress: Percent { percent, waiting: pause.why },
+            step,
         }),
     }
 }
 
-fn done(facts: SnapshotFacts) -> SnapshotAnswer {
+fn done(facts: SnapshotFacts, took: Option<Took>) -> SnapshotAnswer {
     let taken_at = facts.taken_at();
     SnapshotAnswer::Done {
         snapshot_id: facts.id,
@@ -376,6 +393,7 @@ fn done(facts: SnapshotFacts) -> SnapshotAnswer {
         encrypted: facts.encrypted,
         kms_key_id: facts.kms_key_id,
         engine_version: facts.engine_version,
+        took,
     }
 }
 

@@ -11,6 +11,7 @@ use dr_aws::rds::CopyStart;
 use dr_core::config::{self, Vars};
 use dr_core::ids::{DatabaseId, KmsKeyId, OperationId, Region, SnapshotId};
 use dr_core::observed::{DatabaseKind, SnapshotArn};
+use dr_core::polling::{Earlier, Pause, Step};
 use dr_core::replication::{self, Arrived, CopyOrder, CopyRequest, CopyStep};
 use dr_core::{ErrorClass, Result};
 use jiff::Timestamp;
@@ -71,6 +72,9 @@ pub struct Copy {
     pub expires_at: Option<Timestamp>,
     /// When the copying was begun.
     pub started_at: Timestamp,
+    /// What such copies took before, as `update_state` answered it.
+    #[serde(default)]
+    pub earlier: Option<Earlier>,
 }
 
 /// The answer.
@@ -85,6 +89,12 @@ pub enum Answer {
         percent: i32,
         /// When to call again.
         check_again_in_seconds: u32,
+        /// Why then, where that follows from earlier copies.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        waiting: Option<String>,
+        /// What is waited for: `update_state` knows by it what such copies took before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step: Option<Step>,
     },
     /// There, and verified.
     Done(Arrived),
@@ -131,6 +141,7 @@ impl Replicator {
             tags: ask.tags,
             expires_at: ask.expires_at,
             started_at: ask.started_at,
+            earlier: ask.earlier,
         };
         replication::check_order(&order, &ask.snapshot_id, &self.config.regions)?;
 
@@ -158,13 +169,17 @@ impl Replicator {
                     DatabaseKind::Instance => there.delete_snapshot(&delete).await?,
                     DatabaseKind::Cluster => there.delete_cluster_snapshot(&delete).await?,
                 };
-                Ok(pending(order.region, 0, check_again_in_seconds))
+                Ok(pending(order.region, check_again_in_seconds))
             }
-            CopyStep::Wait { percent, check_again_in_seconds } => {
-                Ok(pending(order.region, percent, check_again_in_seconds))
-            }
+            CopyStep::Wait { percent, pause, step } => Ok(Answer::Pending {
+                region: order.region,
+                percent,
+                check_again_in_seconds: pause.seconds,
+                waiting: pause.why,
+                step,
+            }),
             CopyStep::Done(arrived) => Ok(Answer::Done(*arrived)),
-            CopyStep::Copy(_) => Ok(pending(order.region, 0, 5)),
+            CopyStep::Copy(_) => Ok(pending(order.region, 5)),
         }
     }
 
@@ -172,17 +187,21 @@ impl Replicator {
     async fn start(&self, order: &CopyOrder, request: &CopyRequest, now: Timestamp) -> Result<CopyStep> {
         match self.clients.rds(&order.region).copy_snapshot(request).await? {
             CopyStart::Started(facts) => {
-                Ok(CopyStep::Wait { percent: facts.percent, check_again_in_seconds: 5 })
+                let pause = Pause { seconds: 5, why: None };
+                let step = Some(replication::step(order, &facts));
+                Ok(CopyStep::Wait { percent: facts.percent, pause, step })
             }
             // Taken between the look and the call: the next call sees by whom.
-            CopyStart::NameTaken => Ok(CopyStep::Wait { percent: 0, check_again_in_seconds: 5 }),
+            CopyStart::NameTaken => {
+                Ok(CopyStep::Wait { percent: 0, pause: Pause { seconds: 5, why: None }, step: None })
+            }
             CopyStart::Limited { message } => replication::decide_limit(order, &message, now),
         }
     }
 }
 
-fn pending(region: Region, percent: i32, check_again_in_seconds: u32) -> Answer {
-    Answer::Pending { region, percent, check_again_in_seconds }
+fn pending(region: Region, check_again_in_seconds: u32) -> Answer {
+    Answer::Pending { region, percent: 0, check_again_in_seconds, waiting: None, step: None }
 }
 
 fn count(outcome: &Result<Answer>, seconds: f64, now: Timestamp) {

@@ -13,6 +13,7 @@ use dr_core::config::{self, Vars};
 use dr_core::ids::{DatabaseId, OperationId, SnapshotId};
 use dr_core::observed::{DatabaseFacts, DatabaseKind, Endpoint, Observed, Tags};
 use dr_core::plan::TemporaryTarget;
+use dr_core::polling::{Earlier, Step, Took};
 use dr_core::restore::{self, CheckStep, DisposeStep, RestoreSettings, Seen, Source, StartStep};
 use dr_core::{DrError, ErrorClass, ErrorName, Leftovers, Result};
 use jiff::{SignedDuration, Timestamp};
@@ -93,6 +94,9 @@ pub struct Check {
     pub target: TemporaryTarget,
     /// When the restore was begun.
     pub started_at: Timestamp,
+    /// What such restores took before, as `update_state` answered it.
+    #[serde(default)]
+    pub earlier: Option<Earlier>,
 }
 
 /// Delete the instance, then its secret.
@@ -115,6 +119,9 @@ pub enum Answer {
         check_again_in_seconds: u32,
         /// For people.
         progress: Progress,
+        /// What is waited for: `update_state` knows by it what such restores took before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step: Option<Step>,
     },
     /// Done.
     Done(Done),
@@ -126,6 +133,9 @@ pub enum Answer {
 pub struct Progress {
     /// Status of the instance, or of its cluster.
     pub instance_status: String,
+    /// Why the next look is when it is, where that follows from earlier restores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
 }
 
 /// What was done.
@@ -140,6 +150,9 @@ pub enum Done {
         endpoint: Endpoint,
         /// From the beginning until it was first seen available.
         time_to_available_seconds: i64,
+        /// The same for `update_state` to remember.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        took: Option<Took>,
     },
     /// Instance and secret are gone.
     Disposed {
@@ -189,6 +202,10 @@ impl Restorer {
             rds.find_snapshot(&ask.snapshot_id, ask.database_kind),
             look(rds, &ask.target.instance_id)
         );
+        let waited_for = match &snapshot {
+            Observed::Found(facts) => restore::first_step(facts, ask.database.as_ref()),
+            _ => None,
+        };
         let database = match &snapshot {
             Observed::Found(facts) => {
                 match ask.database.clone().or(DatabaseId::parse(facts.database.clone()).ok()) {
@@ -212,19 +229,19 @@ impl Restorer {
             now,
         )?;
         match step {
-            StartStep::Started => Ok(pending("creating", 5)),
+            StartStep::Started => Ok(creating(waited_for)),
             StartStep::Wait { check_again_in_seconds } => {
                 Ok(pending("snapshot not available", check_again_in_seconds))
             }
             StartStep::Restore { username, lease, request } => {
                 write_down(secrets, &ask.operation_id, &ask.target, username, &lease).await?;
                 let started = rds.restore(&request).await;
-                begun(rds, &ask, DatabaseKind::Instance, started).await
+                begun(rds, &ask, DatabaseKind::Instance, started).await.map(|()| creating(waited_for))
             }
             StartStep::RestoreCluster { username, lease, request } => {
                 write_down(secrets, &ask.operation_id, &ask.target, username, &lease).await?;
                 let started = rds.restore_cluster(&request).await;
-                begun(rds, &ask, DatabaseKind::Cluster, started).await
+                begun(rds, &ask, DatabaseKind::Cluster, started).await.map(|()| creating(None))
             }
         }
     }
@@ -233,14 +250,18 @@ impl Restorer {
         let id = &ask.target.instance_id;
         let seen = look(rds, id).await;
         let timeout = self.config.settings.timeout;
-        match restore::decide_check(&ask.operation_id, &ask.target, seen, ask.started_at, timeout, now)? {
-            CheckStep::Wait { status, check_again_in_seconds } => {
-                Ok(pending(&status, check_again_in_seconds))
-            }
-            CheckStep::Ready { endpoint, time_to_available_seconds } => Ok(Answer::Done(Done::Ready {
+        let (operation, earlier) = (&ask.operation_id, ask.earlier.as_ref());
+        match restore::decide_check(operation, &ask.target, seen, ask.started_at, timeout, earlier, now)? {
+            CheckStep::Wait { status, pause, step } => Ok(Answer::Pending {
+                check_again_in_seconds: pause.seconds,
+                progress: Progress { instance_status: status, waiting: pause.why },
+                step,
+            }),
+            CheckStep::Ready { endpoint, time_to_available_seconds, took } => Ok(Answer::Done(Done::Ready {
                 instance_id: ask.target.instance_id,
                 endpoint,
                 time_to_available_seconds,
+                took,
             })),
             CheckStep::CreateMember(request) => match rds.create_member(&request).await {
                 Ok(started) => {
@@ -286,12 +307,12 @@ impl Restorer {
 }
 
 /// What came of asking for the restore. The secret is there already in any case; `dispose` deletes it.
-async fn begun(rds: &Rds, ask: &Start, kind: DatabaseKind, started: Result<RestoreStart>) -> Result<Answer> {
+async fn begun(rds: &Rds, ask: &Start, kind: DatabaseKind, started: Result<RestoreStart>) -> Result<()> {
     let outcome = match started {
         Ok(started) => settled(rds, &ask.operation_id, &ask.target.instance_id, kind, started).await,
         Err(error) => Err(error),
     };
-    outcome.map(|()| pending("creating", 5)).map_err(|error| match error.leftovers() {
+    outcome.map_err(|error| match error.leftovers() {
         Leftovers::Clear => error.with_leftovers(Leftovers::Remaining(vec![ask.target.secret_id.clone()])),
         _ => error,
     })
@@ -385,10 +406,16 @@ async fn dispose(rds: &Rds, secrets: &Secrets, ask: Dispose, now: Timestamp) -> 
     Ok(Answer::Done(Done::Disposed { disposed: true }))
 }
 
+fn creating(step: Option<Step>) -> Answer {
+    let progress = Progress { instance_status: "creating".to_owned(), waiting: None };
+    Answer::Pending { check_again_in_seconds: 5, progress, step }
+}
+
 fn pending(instance_status: &str, check_again_in_seconds: u32) -> Answer {
     Answer::Pending {
         check_again_in_seconds,
-        progress: Progress { instance_status: instance_status.to_owned() },
+        progress: Progress { instance_status: instance_status.to_owned(), waiting: None },
+        step: None,
     }
 }
 

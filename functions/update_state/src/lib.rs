@@ -15,6 +15,7 @@ use dr_core::failure::Failure;
 use dr_core::ids::{DatabaseId, ExecutionArn, KmsKeyId, OperationId, Region};
 use dr_core::operation::{Kind, Operation};
 use dr_core::plan::Installation;
+use dr_core::polling::{self, Durations, Sample, Step, Took};
 use dr_core::recovery::{Choice, Chosen};
 use dr_core::{DrError, ErrorName, Result};
 use jiff::{SignedDuration, Timestamp};
@@ -116,6 +117,9 @@ pub struct Progress {
     /// What it reports.
     #[serde(default)]
     pub detail: Value,
+    /// What it waits for, where the answer shall say what that took before.
+    #[serde(default)]
+    pub step: Option<Step>,
 }
 
 /// See [`Request::Checkpoint`].
@@ -128,6 +132,9 @@ pub struct Checkpoint {
     pub name: String,
     /// The record.
     pub data: Value,
+    /// Steps that ended, whose durations are to be remembered.
+    #[serde(default)]
+    pub took: Vec<Took>,
 }
 
 /// See [`Request::Succeed`].
@@ -138,6 +145,9 @@ pub struct Succeed {
     pub operation_id: OperationId,
     /// What came of it; `copies` with a `status` other than `done` make it partial.
     pub result: Value,
+    /// Steps that ended, whose durations are to be remembered.
+    #[serde(default)]
+    pub took: Vec<Took>,
 }
 
 /// See [`Request::Fail`].
@@ -247,13 +257,51 @@ impl Handler {
                 if let Some(ended) = &change.ended {
                     count(ended);
                 }
-                return Ok(change.answer);
+                self.remember(&request, invocation.received_at).await;
+                return Ok(self.with_earlier(&request, change.answer, invocation.received_at).await);
             }
         }
         Err(DrError::new(
             ErrorName::StateConflict,
             format!("writing to table {}: lost five races", self.config.table),
         ))
+    }
+
+    /// Remembers how long steps took. That is advice for later waits, and no reason for anything to fail.
+    async fn remember(&self, request: &Request, now: Timestamp) {
+        let (operation, took) = match request {
+            Request::Checkpoint(checkpoint) => (&checkpoint.operation_id, &checkpoint.took),
+            Request::Succeed(succeed) => (&succeed.operation_id, &succeed.took),
+            _ => return,
+        };
+        for took in took {
+            let sample = Sample { operation: operation.clone(), at: now, seconds: took.seconds };
+            let expires_at = (now + polling::STALE).as_second();
+            for key in took.keys() {
+                let written =
+                    self.table.remember(&key, Durations::TYPE, polling::slot(operation), &sample, expires_at);
+                if let Err(error) = written.await {
+                    tracing::warn!(key, error = %error, "how long a step took was not remembered in {key}");
+                }
+            }
+        }
+    }
+
+    /// Adds to the answer what the step that is waited for took before: `earlier`, null when nothing is known.
+    async fn with_earlier(&self, request: &Request, mut answer: Value, now: Timestamp) -> Value {
+        let Request::Progress(Progress { step: Some(step), .. }) = request else { return answer };
+        let (own, alike) = tokio::join!(self.durations(step.own_key()), self.durations(step.alike_key()));
+        answer["earlier"] = json!(polling::earlier(step, own.as_ref(), alike.as_ref(), now));
+        answer
+    }
+
+    /// As with [`Self::remember`], not to know is not to fail.
+    async fn durations(&self, key: Option<String>) -> Option<Durations> {
+        let key = key?;
+        self.table.read(&key).await.unwrap_or_else(|error| {
+            tracing::warn!(key, error = %error, "what a step took before cannot be read from {key}");
+            None
+        })
     }
 
     fn installation(&self, invocation: &Invocation) -> Result<Installation> {

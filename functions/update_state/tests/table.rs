@@ -27,6 +27,8 @@ struct Cloud {
     instead: Vec<Reply>,
     /// Done to the table right before the next transaction: somebody else's write.
     in_between: Option<Interference>,
+    /// Whether updates without a condition are refused.
+    no_updates: bool,
 }
 
 impl Cloud {
@@ -39,6 +41,18 @@ impl Cloud {
                 Reply::ok(self.items.get(key).map_or(json!({}), |item| json!({"Item": item})).to_string())
             }
             "TransactWriteItems" => self.transact(&request),
+            "UpdateItem" if self.no_updates => Reply::json_error("AccessDeniedException", "no"),
+            "UpdateItem" => {
+                assert_eq!(request["UpdateExpression"], "SET #a = :a, #t = :t, #e = :e");
+                let key = &request["Key"]["operationId"];
+                let item = self.items.entry(key["S"].as_str().unwrap().to_owned()).or_insert(json!({}));
+                item["operationId"] = key.clone();
+                for (name, value) in [("#a", ":a"), ("#t", ":t"), ("#e", ":e")] {
+                    let name = request["ExpressionAttributeNames"][name].as_str().unwrap();
+                    item[name] = request["ExpressionAttributeValues"][value].clone();
+                }
+                Reply::ok("{}")
+            }
             "DescribeExecution" => {
                 let arn = request["executionArn"].as_str().unwrap();
                 match self.executions.get(arn) {
@@ -312,4 +326,67 @@ async fn requests_that_do_not_fit_are_refused_with_their_path() {
         assert_eq!(error.name(), ErrorName::InvalidInput, "{request}");
         assert!(error.to_string().contains(path), "{request}: {error}");
     }
+}
+
+fn snapshot_step(database: &str) -> Value {
+    json!({"kind": "snapshot", "region": "us-east-1", "database": database, "engine": "postgres", "sizeGb": 200})
+}
+
+/// A backup in which the snapshot of `orders` took so long.
+async fn backup_with_a_snapshot_of(bench: &Bench, name: &str, seconds: u32) -> String {
+    let id = bench.ask(begin(name)).await.unwrap()["operationId"].as_str().unwrap().to_owned();
+    let took = json!([{"step": snapshot_step("orders"), "seconds": seconds}]);
+    let checkpoint = json!({"checkpoint": {"operationId": id, "name": "snapshot", "data": {}, "took": took}});
+    bench.ask(checkpoint.clone()).await.unwrap();
+    let once = bench.with(|cloud| cloud.items.clone());
+    bench.ask(checkpoint).await.unwrap();
+    let durations = |items: &BTreeMap<String, Value>| -> Vec<Value> {
+        items.iter().filter(|(key, _)| key.starts_with("durations#")).map(|(_, item)| item.clone()).collect()
+    };
+    assert_eq!(bench.with(|cloud| durations(&cloud.items)), durations(&once), "twice is the same as once");
+    bench.ask(json!({"succeed": {"operationId": id, "result": {"copies": []}}})).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn how_long_a_step_took_is_told_to_the_next_backup_of_that_database_and_of_those_alike() {
+    let bench = Bench::new();
+    let earlier = async |database| {
+        let id = bench.ask(begin("asking")).await.unwrap()["operationId"].clone();
+        let progress =
+            json!({"operationId": id, "state": "WaitForSnapshot", "step": snapshot_step(database)});
+        bench.ask(json!({"progress": progress})).await.unwrap()["earlier"].clone()
+    };
+    backup_with_a_snapshot_of(&bench, "a", 330).await;
+    backup_with_a_snapshot_of(&bench, "b", 350).await;
+    let own = earlier("orders").await;
+    assert_eq!(own["of"], "2 earlier snapshots of orders");
+    assert_eq!((&own["leastSeconds"], &own["mostSeconds"]), (&json!(330), &json!(350)));
+    assert_eq!(
+        earlier("customers").await["of"],
+        "2 earlier snapshots of postgres databases of 128 to 255 GiB"
+    );
+    bench.with(|cloud| {
+        let item = &cloud.items["durations#snapshot@us-east-1#postgres#orders"];
+        assert_eq!(item["type"]["S"], "durations");
+        assert!(item["expiresAt"]["N"].is_string(), "the TTL is a number");
+        assert!(item.get("status").or(item.get("startedAt")).is_none(), "no index holds it");
+    });
+}
+
+#[tokio::test]
+async fn a_history_that_is_not_there_or_cannot_be_kept_changes_nothing() {
+    let bench = Bench::new();
+    let id = bench.ask(begin("a")).await.unwrap()["operationId"].clone();
+    let progress = json!({"progress": {"operationId": id, "state": "S", "step": snapshot_step("orders")}});
+    assert_eq!(bench.ask(progress.clone()).await.unwrap()["earlier"], Value::Null);
+    bench.with(|cloud| cloud.no_updates = true);
+    let took = json!([{"step": snapshot_step("orders"), "seconds": 5}]);
+    let checkpoint = json!({"operationId": id, "name": "snapshot", "data": {}, "took": took});
+    bench.ask(json!({"checkpoint": checkpoint})).await.unwrap();
+    // Damaged by hand.
+    let key = "durations#snapshot@us-east-1#postgres#orders";
+    let damaged = json!({"operationId": {"S": key}, "slot0": {"S": "?"}});
+    bench.with(|cloud| cloud.items.insert(key.to_owned(), damaged));
+    assert_eq!(bench.ask(progress).await.unwrap()["earlier"], Value::Null);
 }

@@ -139,6 +139,40 @@ impl StateTable {
         }
     }
 
+    /// Sets one attribute of an item, creating the item when there is none: without a condition, for what any writer may
+    /// overwrite, and the same again changes nothing. `expires_at` is the item's TTL, in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`ErrorName::StateTableMissing`] and the errors of AWS calls.
+    pub async fn remember<T: Serialize>(
+        &self,
+        key: &str,
+        item_type: &str,
+        attribute: &str,
+        value: &T,
+        expires_at: i64,
+    ) -> Result<()> {
+        let what = format!("remembering {attribute} of item {key} of table {}", self.name);
+        let value = serde_dynamo::to_attribute_value(value)
+            .map_err(|error| DrError::new(ErrorName::Internal, what.clone()).with_source(error))?;
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key(KEY, AttributeValue::S(key.to_owned()))
+            .update_expression("SET #a = :a, #t = :t, #e = :e")
+            .expression_attribute_names("#a", attribute)
+            .expression_attribute_names("#t", "type")
+            .expression_attribute_names("#e", "expiresAt")
+            .expression_attribute_values(":a", value)
+            .expression_attribute_values(":t", AttributeValue::S(item_type.to_owned()))
+            .expression_attribute_values(":e", AttributeValue::N(expires_at.to_string()));
+        match Box::pin(request.send()).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Call::write("dynamodb:UpdateItem", what).failure(error)),
+        }
+    }
+
     fn decode<T: DeserializeOwned>(&self, key: &str, item: HashMap<String, AttributeValue>) -> Result<T> {
         serde_dynamo::from_item(item).map_err(|error| {
             DrError::new(ErrorName::MetadataDamaged, format!("reading item {key} of table {}", self.name))

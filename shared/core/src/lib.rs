@@ -20,6 +20,7 @@ pub mod observed;
 pub mod operation;
 pub mod origin;
 pub mod plan;
+pub mod polling;
 pub mod proof;
 pub mod recovery;
 pub mod replication;

@@ -15,10 +15,14 @@ use crate::labels::{self, Role};
 use crate::observed::{DatabaseKind, KeyFacts, Observed, SnapshotArn, SnapshotFacts, Tags};
 use crate::origin;
 use crate::plan;
+use crate::polling::{Earlier, Pause, Schedule, Step, StepKind, Took, next_look};
 use crate::snapshot::{check_again_in, without_aws};
 
 /// How long a copy may take. Copies of many TiB to far Regions take more than a day.
 pub const TIMEOUT: SignedDuration = SignedDuration::from_hours(48);
+
+/// Seconds between two looks at a copy, at most.
+const LONGEST_PAUSE: i64 = 300;
 
 /// How long a refusal that we do not understand is waited out, before it counts as permanent.
 pub const UNKNOWN_LIMIT_PATIENCE: SignedDuration = SignedDuration::from_mins(15);
@@ -42,6 +46,8 @@ pub struct CopyOrder {
     pub expires_at: Option<Timestamp>,
     /// When the copying was begun.
     pub started_at: Timestamp,
+    /// What such copies took before.
+    pub earlier: Option<Earlier>,
 }
 
 impl CopyOrder {
@@ -89,6 +95,8 @@ pub struct Arrived {
     pub size_gb: i32,
     /// When the data was taken.
     pub original_snapshot_create_time: Timestamp,
+    /// How long it took, to be remembered.
+    pub took: Took,
 }
 
 /// What to do about a copy.
@@ -101,7 +109,9 @@ pub enum CopyStep {
         /// 0 to 100.
         percent: i32,
         /// When.
-        check_again_in_seconds: u32,
+        pause: Pause,
+        /// What is waited for, as its duration is remembered; absent while it is not being copied yet.
+        step: Option<Step>,
     },
     /// It failed for the first time: remember that on the source, delete what is there, come back.
     StartOver {
@@ -116,6 +126,15 @@ pub enum CopyStep {
     },
     /// It is there and is what was asked for.
     Done(Box<Arrived>),
+}
+
+impl CopyStep {
+    /// It is not being copied yet: no history says how long that takes.
+    fn not_yet(order: &CopyOrder, least: i64, now: Timestamp) -> Self {
+        let schedule = Schedule { least, most: LONGEST_PAUSE, timeout: TIMEOUT };
+        let pause = next_look(schedule, now.duration_since(order.started_at), 0, None);
+        Self::Wait { percent: 0, pause, step: None }
+    }
 }
 
 /// Checks what can be checked without asking AWS.
@@ -229,11 +248,11 @@ pub fn decide(
     }
     match copy.status.as_str() {
         "available" => {
-            verify(order, key_arn, &source, &copy).map(|arrived| CopyStep::Done(Box::new(arrived)))
+            verify(order, key_arn, &source, &copy, now).map(|arrived| CopyStep::Done(Box::new(arrived)))
         }
         "failed" => after_failure(order, &source, &copy, now),
         _ if is_late(order, now) => Err(late(order, &copy)),
-        _ => Ok(wait(order, copy.percent, copy.size_gb, now)),
+        _ => Ok(wait(order, &source, &copy, now)),
     }
 }
 
@@ -245,7 +264,7 @@ fn begin(order: &CopyOrder, key_arn: &str, source: &SnapshotFacts, now: Timestam
             return Err(DrError::new(ErrorName::SnapshotFailed, text));
         }
         _ if is_late(order, now) => return Err(late(order, source)),
-        _ => return Ok(wait(order, 0, source.size_gb, now)),
+        _ => return Ok(CopyStep::not_yet(order, least_pause(source), now)),
     }
     let database = order.database.as_ref().map_or(source.database.as_str(), DatabaseId::as_str);
     let mut tags = labels::mark(Role::Copy, &order.operation, Some(database));
@@ -290,11 +309,31 @@ fn late(order: &CopyOrder, seen: &SnapshotFacts) -> DrError {
         .with_leftovers(Leftovers::Remaining(vec![seen.arn.clone()]))
 }
 
-/// The pause grows with the copy's age and its size: nobody needs to look every few seconds at 10 TiB.
-fn wait(order: &CopyOrder, percent: i32, size_gb: i32, now: Timestamp) -> CopyStep {
-    let least = i64::from(size_gb / 20).clamp(5, 120);
-    let check_again_in_seconds = check_again_in(order.started_at, now, least, 300);
-    CopyStep::Wait { percent, check_again_in_seconds }
+/// The copying of a snapshot, as its duration is remembered.
+pub fn step(order: &CopyOrder, source: &SnapshotFacts) -> Step {
+    let database = order.database.clone();
+    Step {
+        kind: StepKind::Copy,
+        region: order.region.clone(),
+        database: database.or_else(|| DatabaseId::parse(source.database.clone()).ok()),
+        engine: source.engine.clone(),
+        size_gb: source.size_gb,
+    }
+}
+
+/// Seconds. The pause grows with the copy's age and its size: nobody needs to look every few seconds at 10 TiB.
+fn least_pause(snapshot: &SnapshotFacts) -> i64 {
+    i64::from(snapshot.size_gb / 20).clamp(5, 120)
+}
+
+fn wait(order: &CopyOrder, source: &SnapshotFacts, copy: &SnapshotFacts, now: Timestamp) -> CopyStep {
+    let schedule = Schedule { least: least_pause(copy), most: LONGEST_PAUSE, timeout: TIMEOUT };
+    let age = now.duration_since(order.started_at);
+    CopyStep::Wait {
+        percent: copy.percent,
+        pause: next_look(schedule, age, copy.percent, order.earlier.as_ref()),
+        step: Some(step(order, source)),
+    }
 }
 
 fn after_failure(
@@ -328,7 +367,13 @@ fn after_failure(
     })
 }
 
-fn verify(order: &CopyOrder, key_arn: &str, source: &SnapshotFacts, copy: &SnapshotFacts) -> Result<Arrived> {
+fn verify(
+    order: &CopyOrder,
+    key_arn: &str,
+    source: &SnapshotFacts,
+    copy: &SnapshotFacts,
+    now: Timestamp,
+) -> Result<Arrived> {
     let mut differences = Vec::new();
     let mut expect = |what: &str, right: bool, seen: String| {
         if !right {
@@ -363,6 +408,7 @@ fn verify(order: &CopyOrder, key_arn: &str, source: &SnapshotFacts, copy: &Snaps
             encrypted: true,
             size_gb: copy.size_gb,
             original_snapshot_create_time,
+            took: Took::new(step(order, source), order.started_at, now),
         }),
         _ => Err(DrError::new(
             ErrorName::ReplicationMismatch,
@@ -408,14 +454,8 @@ pub fn decide_limit(order: &CopyOrder, message: &str, now: Timestamp) -> Result<
             ErrorName::ReplicationTimeout,
             format!("{}: no copy slot became free in {} hours", order.what(), TIMEOUT.as_hours()),
         )),
-        Limit::CopySlots => Ok(CopyStep::Wait {
-            percent: 0,
-            check_again_in_seconds: check_again_in(order.started_at, now, 30, 300),
-        }),
-        Limit::Unknown if waited <= UNKNOWN_LIMIT_PATIENCE => Ok(CopyStep::Wait {
-            percent: 0,
-            check_again_in_seconds: check_again_in(order.started_at, now, 30, 300),
-        }),
+        Limit::CopySlots => Ok(CopyStep::not_yet(order, 30, now)),
+        Limit::Unknown if waited <= UNKNOWN_LIMIT_PATIENCE => Ok(CopyStep::not_yet(order, 30, now)),
         Limit::Snapshots | Limit::Unknown => Err(DrError::new(
             ErrorName::SnapshotQuotaExceeded,
             format!("{}: RDS said \"{shown}\"", order.what()),

@@ -14,6 +14,7 @@ fn order() -> CopyOrder {
         tags: Tags::from([("team".into(), "data".into()), ("aws:x".into(), "1".into())]),
         expires_at: None,
         started_at: started(),
+        earlier: None,
     }
 }
 
@@ -274,11 +275,39 @@ fn the_two_meanings_of_the_quota_are_told_apart() {
 
 #[test]
 fn pauses_grow_with_the_size() {
-    let pause = |size| match wait(&order(), 0, size, started()) {
-        CopyStep::Wait { check_again_in_seconds, .. } => check_again_in_seconds,
-        other => panic!("{other:?}"),
+    let pause = |size_gb| {
+        let copy = SnapshotFacts { size_gb, ..snapshot("copying") };
+        match wait(&order(), &snapshot("available"), &copy, started()) {
+            CopyStep::Wait { pause, .. } => pause.seconds,
+            other => panic!("{other:?}"),
+        }
     };
     assert_eq!([pause(0), pause(20), pause(1_000), pause(60_000)], [5, 5, 50, 120]);
+}
+
+#[test]
+fn a_copy_is_waited_for_by_what_it_took_before_and_says_so_but_not_while_it_waits_for_a_slot() {
+    let earlier = Earlier {
+        count: 2,
+        least_seconds: 1_700,
+        expected_seconds: 1_800,
+        most_seconds: 1_800,
+        of: "2 earlier copies of orders".into(),
+    };
+    let order = CopyOrder { earlier: Some(earlier), ..order() };
+    let now = started() + SignedDuration::from_secs(10);
+    let copying = SnapshotFacts { percent: 0, ..snapshot("copying") };
+    let CopyStep::Wait { pause, step, .. } = wait(&order, &snapshot("available"), &copying, now) else {
+        panic!("it is being copied")
+    };
+    // 1,578 s until shortly before the shortest, in six parts.
+    assert_eq!(pause.seconds, 263);
+    assert_eq!(pause.why.unwrap(), "expected 1800 s from 2 earlier copies of orders");
+    let step = step.unwrap();
+    assert_eq!((step.region.as_str(), step.engine.as_str(), step.size_gb), ("us-west-2", "postgres", 20));
+    let slots = decide_limit(&order, "Cannot copy more than 20 snapshots across regions", now).unwrap();
+    let CopyStep::Wait { pause, step: None, .. } = slots else { panic!("it waits for a slot: {slots:?}") };
+    assert_eq!((pause.seconds, pause.why), (30, None));
 }
 
 #[test]

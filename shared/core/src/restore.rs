@@ -16,7 +16,7 @@ use crate::labels::{self, Role};
 use crate::observed::{DatabaseFacts, DatabaseKind, Endpoint, Observed, Scaling, SnapshotFacts, Tags};
 use crate::origin;
 use crate::plan::TemporaryTarget;
-use crate::snapshot::check_again_in;
+use crate::polling::{Earlier, Pause, Schedule, Step, StepKind, Took, next_look};
 
 /// What the lease adds to the restore's own timeout: time for the examination.
 const LEASE: SignedDuration = SignedDuration::from_hours(24);
@@ -269,7 +269,9 @@ pub enum CheckStep {
         /// The status of the instance or its cluster, for people.
         status: String,
         /// When.
-        check_again_in_seconds: u32,
+        pause: Pause,
+        /// What is waited for, as its duration is remembered; absent for what has no history of its own.
+        step: Option<Step>,
     },
     /// The cluster is there: make its member.
     CreateMember(Box<MemberRequest>),
@@ -289,10 +291,37 @@ pub enum CheckStep {
         endpoint: Endpoint,
         /// From the start of the restore until it was first seen available.
         time_to_available_seconds: i64,
+        /// That, to be remembered; absent for a cluster.
+        took: Option<Took>,
     },
 }
 
-/// Decides what a look at the instance and its cluster means.
+/// A restore into an instance, as its duration is remembered. That of a cluster is not: it is two steps with one
+/// beginning, and the second has to be begun as soon as the first is done.
+fn step(instance: &DatabaseFacts) -> Step {
+    let database = instance.tags.get(labels::DATABASE).cloned();
+    Step {
+        kind: StepKind::Restore,
+        region: instance.region.clone(),
+        database: database.and_then(|database| DatabaseId::parse(database).ok()),
+        engine: instance.engine.clone(),
+        size_gb: instance.allocated_storage_gb,
+    }
+}
+
+/// The same at the beginning, when there is only the snapshot. Absent for a snapshot that becomes a cluster.
+pub fn first_step(snapshot: &SnapshotFacts, database: Option<&DatabaseId>) -> Option<Step> {
+    let database = database.cloned().or_else(|| DatabaseId::parse(snapshot.database.clone()).ok());
+    (snapshot.database_kind == DatabaseKind::Instance).then(|| Step {
+        kind: StepKind::Restore,
+        region: snapshot.region.clone(),
+        database,
+        engine: snapshot.engine.clone(),
+        size_gb: snapshot.size_gb,
+    })
+}
+
+/// Decides what a look at the instance and its cluster means. `earlier` is what restores into an instance took before.
 ///
 /// # Errors
 /// [`ErrorName::TargetNotOurs`], [`ErrorName::RestoreIncompatible`], [`ErrorName::KeyNotAccessible`],
@@ -304,13 +333,16 @@ pub fn decide_check(
     seen: Seen,
     started_at: Timestamp,
     timeout: SignedDuration,
+    earlier: Option<&Earlier>,
     now: Timestamp,
 ) -> Result<CheckStep> {
     let id = &target.instance_id;
     let age = now.duration_since(started_at);
+    let schedule = Schedule { least: 5, most: 60, timeout };
     let wait = |status: &str| CheckStep::Wait {
         status: status.to_owned(),
-        check_again_in_seconds: check_again_in(started_at, now, 5, 60),
+        pause: next_look(schedule, age, 0, None),
+        step: None,
     };
     let (instance, cluster) = (seen.instance.into_option()?, seen.cluster.into_option()?);
     let cluster = cluster.map(|cluster| ours(cluster, operation)).transpose()?;
@@ -362,11 +394,21 @@ pub fn decide_check(
             Ok(CheckStep::Ready {
                 endpoint: endpoint.clone(),
                 time_to_available_seconds: available_at.duration_since(started_at).as_secs().max(0),
+                took: cluster.is_none().then(|| Took::new(step(&instance), started_at, available_at)),
             })
         }
         _ if age > timeout => Err(late(&instance)),
         // Nearly there: no need to let the pause grow.
-        (status, Some(_), _) => Ok(CheckStep::Wait { status: status.to_owned(), check_again_in_seconds: 5 }),
+        (status, Some(_), _) => Ok(CheckStep::Wait {
+            status: status.to_owned(),
+            pause: Pause { seconds: 5, why: None },
+            step: None,
+        }),
+        (status, None, _) if cluster.is_none() => Ok(CheckStep::Wait {
+            status: status.to_owned(),
+            pause: next_look(schedule, age, 0, earlier),
+            step: Some(step(&instance)),
+        }),
         (status, None, _) => Ok(wait(status)),
     }
 }

@@ -75,7 +75,7 @@ fn start(
 }
 
 fn check(seen: Observed<DatabaseFacts>, now: Timestamp) -> Result<CheckStep> {
-    decide_check(&operation(), &target(), alone(seen), started(), settings().timeout, now)
+    decide_check(&operation(), &target(), alone(seen), started(), settings().timeout, None, now)
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn the_password_is_waited_for_until_it_is_applied() {
     assert!(matches!(with("resetting-master-credentials", |_| ()), CheckStep::Wait { .. }));
     assert!(matches!(with("available", |facts| facts.password_pending = true), CheckStep::Wait { .. }));
     assert!(matches!(with("available", |facts| facts.endpoint = None), CheckStep::Wait { .. }));
-    let CheckStep::Ready { endpoint, time_to_available_seconds } = with("available", |_| ()) else {
+    let CheckStep::Ready { endpoint, time_to_available_seconds, .. } = with("available", |_| ()) else {
         panic!()
     };
     assert_eq!((endpoint.port, time_to_available_seconds), (5432, 1200));
@@ -373,7 +373,7 @@ fn a_cluster_then_its_member_then_the_password_then_ready() {
     .enumerate()
     {
         let seen = both(instance, cluster);
-        let step = decide_check(&operation(), &target(), seen, started(), settings().timeout, now);
+        let step = decide_check(&operation(), &target(), seen, started(), settings().timeout, None, now);
         let step = step.map_err(|error| error.name()).map(|step| match step {
             CheckStep::Wait { status, .. } => format!("wait: {status}"),
             CheckStep::CreateMember(request) => {
@@ -422,4 +422,31 @@ fn disposal_goes_from_member_to_cluster_to_secret() {
         ErrorName::AwsUnreachable,
         "the secret stays while it is not known"
     );
+}
+
+#[test]
+fn an_instance_is_waited_for_by_what_its_restores_took_and_a_cluster_is_not() {
+    let earlier = crate::polling::Earlier {
+        count: 1,
+        least_seconds: 900,
+        expected_seconds: 900,
+        most_seconds: 900,
+        of: "1 earlier restore of orders".into(),
+    };
+    let now = started() + SignedDuration::from_secs(20);
+    let wait = |seen| {
+        let step =
+            decide_check(&operation(), &target(), seen, started(), settings().timeout, Some(&earlier), now);
+        match step.unwrap() {
+            CheckStep::Wait { pause, step, .. } => (pause.seconds, pause.why.is_some(), step.is_some()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(wait(alone(Observed::Found(instance("creating")))), (59, true, true));
+    let cluster = DatabaseFacts {
+        kind: DatabaseKind::Cluster,
+        tags: instance("creating").tags,
+        ..crate::fixtures::cluster(target().instance_id.as_str(), "creating")
+    };
+    assert_eq!(wait(both(None, Some(cluster))), (5, false, false));
 }

@@ -10,11 +10,15 @@ use crate::ids::{DatabaseId, OperationId, SnapshotId};
 use crate::labels::{self, Proof, Role};
 use crate::observed::{DatabaseFacts, DatabaseKind, Observed, SnapshotFacts, Tags};
 use crate::plan;
+use crate::polling::{Earlier, Pause, Schedule, Step, StepKind, next_look};
 use crate::proof::judgement::Level;
 use crate::request::Selector;
 
 /// How long a snapshot may take.
 pub const TIMEOUT: SignedDuration = SignedDuration::from_hours(24);
+
+/// How often a snapshot is looked at.
+const SCHEDULE: Schedule = Schedule { least: 5, most: 120, timeout: TIMEOUT };
 
 /// Statuses in which RDS takes a snapshot (API reference, `CreateDBSnapshot`).
 const READY: &[&str] = &["available", "storage-optimization"];
@@ -136,13 +140,26 @@ pub enum Progress {
         /// 0 to 100.
         percent: i32,
         /// When to look again.
-        check_again_in_seconds: u32,
+        pause: Pause,
+        /// What is waited for, as its duration is remembered.
+        step: Step,
     },
     /// It is there.
     Done(Box<SnapshotFacts>),
 }
 
-/// Decides what a look at the snapshot means.
+/// The taking of a snapshot, as its duration is remembered.
+pub fn step(snapshot: &SnapshotFacts) -> Step {
+    Step {
+        kind: StepKind::Snapshot,
+        region: snapshot.region.clone(),
+        database: DatabaseId::parse(snapshot.database.clone()).ok(),
+        engine: snapshot.engine.clone(),
+        size_gb: snapshot.size_gb,
+    }
+}
+
+/// Decides what a look at the snapshot means. `earlier` is what snapshots took before.
 ///
 /// # Errors
 /// [`ErrorName::SnapshotMissing`], [`ErrorName::SnapshotNotOurs`], [`ErrorName::SnapshotFailed`], and
@@ -152,6 +169,7 @@ pub fn decide_progress(
     id: &SnapshotId,
     seen: Observed<SnapshotFacts>,
     started_at: Timestamp,
+    earlier: Option<&Earlier>,
     now: Timestamp,
 ) -> Result<Progress> {
     let missing = || DrError::new(ErrorName::SnapshotMissing, format!("waiting for snapshot `{id}`"));
@@ -175,7 +193,8 @@ pub fn decide_progress(
         .with_leftovers(Leftovers::Remaining(vec![snapshot.arn]))),
         _ => Ok(Progress::Pending {
             percent: snapshot.percent,
-            check_again_in_seconds: check_again_in(started_at, now, 5, 120),
+            pause: next_look(SCHEDULE, now.duration_since(started_at), snapshot.percent, earlier),
+            step: step(&snapshot),
         }),
     }
 }

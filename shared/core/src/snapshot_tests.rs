@@ -130,7 +130,7 @@ fn a_look_at_the_snapshot_means_one_thing_in_every_status() {
         ("deleting", soon, Err(ErrorName::SnapshotFailed)),
     ] {
         let seen = Observed::Found(snapshot(status));
-        let outcome = decide_progress(&operation(), &id, seen, started, now);
+        let outcome = decide_progress(&operation(), &id, seen, started, None, now);
         let outcome =
             outcome.map(|progress| matches!(progress, Progress::Done(_))).map_err(|error| error.name());
         assert_eq!(outcome, expected, "{status} at {now}");
@@ -139,7 +139,7 @@ fn a_look_at_the_snapshot_means_one_thing_in_every_status() {
         (Observed::Missing, ErrorName::SnapshotMissing),
         (Observed::Found(somebody_elses()), ErrorName::SnapshotNotOurs),
     ] {
-        let error = decide_progress(&operation(), &id, seen, started, soon).unwrap_err();
+        let error = decide_progress(&operation(), &id, seen, started, None, soon).unwrap_err();
         assert_eq!(error.name(), name);
     }
 }
