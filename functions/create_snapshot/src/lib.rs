@@ -119,7 +119,7 @@ pub enum Answer {
     /// What the database is.
     Described(Box<Described>),
     /// Where the snapshot is.
-    Snapshot(SnapshotAnswer),
+    Snapshot(Box<SnapshotAnswer>),
     /// What is written on it.
     Labelled(Labelled),
 }
@@ -282,12 +282,12 @@ pub async fn handle(clients: &Clients, request: Request, now: Timestamp) -> Resu
         Request::Describe(ask) => {
             describe(&rds, ask).await.map(|facts| Answer::Described(Box::new(facts.into())))
         }
-        Request::Create(ask) => create(&rds, ask).await.map(Answer::Snapshot),
+        Request::Create(ask) => create(&rds, ask).await.map(|answer| Answer::Snapshot(Box::new(answer))),
         Request::Check(ask) => {
             let started_at = ask.started_at;
             let outcome = check(&rds, ask, now).await;
             count(&outcome, now.duration_since(started_at).as_secs_f64());
-            outcome.map(Answer::Snapshot)
+            outcome.map(|answer| Answer::Snapshot(Box::new(answer)))
         }
         Request::Label(ask) => label(&rds, ask).await.map(Answer::Labelled),
     }

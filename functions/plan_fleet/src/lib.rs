@@ -87,8 +87,12 @@ pub struct RecoveryPoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Position {
-    /// Where RDS's next page begins.
-    pub marker: String,
+    /// What is being listed: snapshots of instances first, then those of clusters.
+    #[serde(default)]
+    pub kind: DatabaseKind,
+    /// Where RDS's next page begins; absent at the beginning of a listing.
+    #[serde(default)]
+    pub marker: Option<String>,
     /// What was found so far.
     pub search: Search,
 }
@@ -269,20 +273,24 @@ impl Planner {
             RecoverySelector::UnprovenCopy(_) => operation,
         };
         let aim = Aim { selector: &selector, seed: &seed, now: ask.started_at };
-        let (mut search, mut marker) =
-            search.map_or_else(Default::default, |at| (at.search, Some(at.marker)));
+        let (mut search, mut kind, mut marker) =
+            search.map_or_else(Default::default, |at| (at.search, at.kind, at.marker));
         loop {
-            let page = rds.snapshot_page(selector.database(), marker).await?;
+            let page = match kind {
+                DatabaseKind::Instance => rds.snapshot_page(selector.database(), marker).await?,
+                DatabaseKind::Cluster => rds.cluster_snapshot_page(selector.database(), marker).await?,
+            };
             for facts in &page.snapshots {
                 search.look(&aim, facts);
             }
-            match page.next {
-                None => break,
-                Some(next) if more_time() => marker = Some(next),
-                Some(next) => {
-                    let position = Position { marker: next, search };
-                    return Ok(ChoiceAnswer::Pending { check_again_in_seconds: 1, r#continue: position });
-                }
+            (kind, marker) = match (kind, page.next) {
+                (kind, Some(next)) => (kind, Some(next)),
+                (DatabaseKind::Instance, None) => (DatabaseKind::Cluster, None),
+                (DatabaseKind::Cluster, None) => break,
+            };
+            if !more_time() {
+                let position = Position { kind, marker, search };
+                return Ok(ChoiceAnswer::Pending { check_again_in_seconds: 1, r#continue: position });
             }
         }
         let counted = (search.seen, search.eligible);

@@ -105,6 +105,17 @@ fn instance(n: usize) -> String {
     format!("<DBInstance>{members}{}</DBInstance>", tags(&[("tier", tier)]))
 }
 
+fn cluster(n: usize) -> String {
+    let members = xml_members(&[
+        ("DBClusterIdentifier", &format!("shop-{n:04}")),
+        ("DBClusterArn", &format!("arn:aws:rds:us-east-1:000000000000:cluster:shop-{n:04}")),
+        ("Status", "available"),
+        ("Engine", "aurora-postgresql"),
+    ]);
+    let tier = if n.is_multiple_of(2) { "aurora" } else { "staging" };
+    format!("<DBCluster>{members}{}</DBCluster>", tags(&[("tier", tier)]))
+}
+
 /// Answers a listing of `total` things, 100 a page.
 fn page(sent: &Sent, element: &str, total: usize, thing: impl Fn(usize) -> String) -> Reply {
     let from: usize = sent.parameter("Marker").parse().unwrap_or(0);
@@ -119,7 +130,10 @@ fn page(sent: &Sent, element: &str, total: usize, thing: impl Fn(usize) -> Strin
 }
 
 fn databases(total: usize) -> Aws {
-    Aws::new(move |sent| page(sent, "DBInstance", total, instance))
+    Aws::new(move |sent| match sent.action.as_str() {
+        "DescribeDBClusters" => page(sent, "DBCluster", total / 10, cluster),
+        _ => page(sent, "DBInstance", total, instance),
+    })
 }
 
 fn roll(coverage: &Value) -> Value {
@@ -146,6 +160,32 @@ async fn thousands_of_databases_are_listed_over_all_pages_into_the_bucket() {
     assert!(members[0]["execution"].as_str().unwrap().starts_with("0123456789abcdef-db-0002-"));
     let roll = aws.object(&format!("frames/operations/{RUN}/roll.json"));
     assert_eq!(roll["skipped"][0], json!({"database": "db-0000", "reason": "readReplica"}));
+}
+
+#[tokio::test]
+async fn clusters_are_listed_over_all_pages_too_by_tag_and_by_name() {
+    let aws = databases(3_000);
+    let aurora = json!({"databases": null, "selector": {"tag": {"key": "tier", "value": "aurora"}}});
+    let answer = aws.call(roll(&aurora), 250).await.unwrap();
+    assert_eq!((&answer["total"], &answer["skipped"]), (&json!(150), &json!(0)));
+    let members = aws.object(&format!("frames/operations/{RUN}/members.json"));
+    assert_eq!(
+        (&members[149]["database"], &members[149]["databaseKind"]),
+        (&json!("shop-0298"), &json!("cluster"))
+    );
+    let both = json!({"databases": ["shop-0001", "db-0001"], "selector": null});
+    let aws = databases(3_000);
+    aws.call(roll(&both), 250).await.unwrap();
+    let members = aws.object(&format!("frames/operations/{RUN}/members.json"));
+    let kinds: Vec<_> = members.as_array().unwrap().iter().map(|member| &member["databaseKind"]).collect();
+    assert_eq!(kinds, ["instance", "cluster"]);
+    // Half a list is no list, whichever half it is.
+    let broken = Aws::new(|sent| match sent.action.as_str() {
+        "DescribeDBClusters" => Reply::Broken,
+        _ => page(sent, "DBInstance", 10, instance),
+    });
+    assert_eq!(broken.call(roll(&production()), 250).await.unwrap_err(), ErrorName::AwsUnreachable);
+    assert!(broken.objects.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -235,6 +275,34 @@ fn snapshot(n: usize) -> String {
     format!("<DBSnapshot>{members}{tags}</DBSnapshot>")
 }
 
+fn cluster_snapshot(n: usize) -> String {
+    let id = format!("lifeboat-shop-{n}");
+    let members = xml_members(&[
+        ("DBClusterSnapshotIdentifier", &id),
+        ("DBClusterSnapshotArn", &format!("arn:aws:rds:us-east-1:000000000000:cluster-snapshot:{id}")),
+        ("DBClusterIdentifier", "shop"),
+        ("Status", "available"),
+        ("SnapshotType", "manual"),
+        ("Engine", "aurora-postgresql"),
+        ("SnapshotCreateTime", "2025-12-01T00:00:00Z"),
+    ]);
+    let operation = format!("backup-{n:016x}");
+    let tags = tags(&[
+        ("lifeboat:operation-id", operation.as_str()),
+        ("lifeboat:role", "backup"),
+        ("lifeboat:proof", "proven"),
+    ]);
+    format!("<DBClusterSnapshot>{members}{tags}</DBClusterSnapshot>")
+}
+
+/// So many snapshots of instances, and so many of clusters.
+fn snapshots(of_instances: usize, of_clusters: usize) -> Aws {
+    Aws::new(move |sent| match sent.action.as_str() {
+        "DescribeDBClusterSnapshots" => page(sent, "DBClusterSnapshot", of_clusters, cluster_snapshot),
+        _ => page(sent, "DBSnapshot", of_instances, snapshot),
+    })
+}
+
 fn choose(more: &Value) -> Value {
     let mut payload = json!({
         "operationId": PROOF, "startedAt": "2026-01-02T03:00:00Z", "snapshotId": null,
@@ -245,7 +313,7 @@ fn choose(more: &Value) -> Value {
 
 #[tokio::test]
 async fn a_choice_over_several_calls_is_the_one_that_one_call_makes() {
-    let aws = Aws::new(|sent| page(sent, "DBSnapshot", 1_234, snapshot));
+    let aws = snapshots(1_000, 234);
     let at_once = aws.call(choose(&json!({})), 250).await.unwrap();
     assert_eq!((&at_once["status"], &at_once["seen"]), (&json!("done"), &json!(1_234)));
     let (mut calls, mut position) = (0, Value::Null);
@@ -261,6 +329,27 @@ async fn a_choice_over_several_calls_is_the_one_that_one_call_makes() {
         assert!(position.to_string().len() < 2_000);
     };
     assert_eq!((calls, piecemeal), (13, at_once));
+}
+
+#[tokio::test]
+async fn snapshots_of_clusters_are_recovery_points_too() {
+    let answer = snapshots(0, 3).call(choose(&json!({})), 250).await.unwrap();
+    assert_eq!((&answer["eligible"], &answer["chosen"]["databaseKind"]), (&json!(3), &json!("cluster")));
+    assert_eq!(answer["chosen"]["database"], "shop");
+    // Each may be the one: it depends on the seed alone.
+    let aws = snapshots(3, 3);
+    let mut kinds = std::collections::BTreeSet::new();
+    for seed in 0..20 {
+        let more = json!({"selector": {"random": {"seed": seed.to_string()}}});
+        let answer = aws.call(choose(&more), 250).await.unwrap();
+        kinds.insert(answer["chosen"]["databaseKind"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(kinds.len(), 2);
+    let broken = Aws::new(|sent| match sent.action.as_str() {
+        "DescribeDBClusterSnapshots" => Reply::Broken,
+        _ => page(sent, "DBSnapshot", 3, snapshot),
+    });
+    assert_eq!(broken.call(choose(&json!({})), 250).await.unwrap_err(), ErrorName::AwsUnreachable);
 }
 
 #[tokio::test]
@@ -301,7 +390,7 @@ fn peak_kib() -> u64 {
 
 #[tokio::test]
 async fn one_of_a_hundred_thousand_snapshots_is_chosen_within_64_mb() {
-    let aws = Aws::new(|sent| page(sent, "DBSnapshot", 100_000, snapshot));
+    let aws = snapshots(99_900, 100);
     let (mut seen, mut position) = (0, Value::Null);
     let chosen = loop {
         let answer = aws.call(choose(&json!({ "continue": position })), 75).await.unwrap();

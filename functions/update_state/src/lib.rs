@@ -275,7 +275,7 @@ impl Handler {
             _ => return,
         };
         for took in took {
-            let sample = Sample { operation: operation.clone(), at: now, seconds: took.seconds };
+            let sample = Sample { operation: operation.clone(), at: now, seconds: took.duration_seconds };
             let expires_at = (now + polling::STALE).as_second();
             for key in took.keys() {
                 let written =

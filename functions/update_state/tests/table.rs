@@ -335,7 +335,7 @@ fn snapshot_step(database: &str) -> Value {
 /// A backup in which the snapshot of `orders` took so long.
 async fn backup_with_a_snapshot_of(bench: &Bench, name: &str, seconds: u32) -> String {
     let id = bench.ask(begin(name)).await.unwrap()["operationId"].as_str().unwrap().to_owned();
-    let took = json!([{"step": snapshot_step("orders"), "seconds": seconds}]);
+    let took = json!([{"step": snapshot_step("orders"), "durationSeconds": seconds}]);
     let checkpoint = json!({"checkpoint": {"operationId": id, "name": "snapshot", "data": {}, "took": took}});
     bench.ask(checkpoint.clone()).await.unwrap();
     let once = bench.with(|cloud| cloud.items.clone());
@@ -381,7 +381,7 @@ async fn a_history_that_is_not_there_or_cannot_be_kept_changes_nothing() {
     let progress = json!({"progress": {"operationId": id, "state": "S", "step": snapshot_step("orders")}});
     assert_eq!(bench.ask(progress.clone()).await.unwrap()["earlier"], Value::Null);
     bench.with(|cloud| cloud.no_updates = true);
-    let took = json!([{"step": snapshot_step("orders"), "seconds": 5}]);
+    let took = json!([{"step": snapshot_step("orders"), "durationSeconds": 5}]);
     let checkpoint = json!({"operationId": id, "name": "snapshot", "data": {}, "took": took});
     bench.ask(json!({"checkpoint": checkpoint})).await.unwrap();
     // Damaged by hand.

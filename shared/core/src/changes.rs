@@ -305,6 +305,7 @@ pub fn choose(id: &OperationId, choice: &Choice, observed: &Observed, now: Times
         ));
     }
     plan.snapshot_id = Some(chosen.snapshot_id.clone());
+    plan.database_kind = Some(chosen.database_kind);
     plan.label_operation_id.clone_from(&chosen.owner);
     plan.frame_operation_id = plan.frame_operation_id.or_else(|| choice.frame_operation_id.clone());
     operation.plan = as_json("the plan", &plan)?;

@@ -16,7 +16,7 @@ use crate::error::{DrError, ErrorName, Result};
 use crate::failure::Failure;
 use crate::ids::{DatabaseId, OperationId, Region, hex};
 use crate::labels::{self, Role};
-use crate::observed::DatabaseFacts;
+use crate::observed::{DatabaseFacts, DatabaseKind};
 use crate::plan::{Installation, plan_backup};
 use crate::request::{BackupRequest, Selector};
 
@@ -205,6 +205,9 @@ impl Coverage {
 pub struct Member {
     /// The database.
     pub database: DatabaseId,
+    /// An instance or a cluster.
+    #[serde(default)]
+    pub database_kind: DatabaseKind,
     /// What the names of its backup's executions begin with; a hyphen and the number of the attempt follow.
     pub execution: String,
 }
@@ -217,8 +220,19 @@ pub enum SkipReason {
     Temporary,
     /// It is a read replica: its source is backed up.
     ReadReplica,
-    /// It is a member of a cluster, and clusters have snapshots of their own.
-    ClusterMember,
+    /// It is a member of a cluster that the fleet means too: members are backed up with their cluster.
+    ClusterMember {
+        /// The cluster.
+        #[serde(default)]
+        cluster: String,
+    },
+    /// It is a member of a cluster that the fleet does not mean, so that nothing backs it up.
+    ClusterNotCovered {
+        /// The cluster: what to list, or to tag, instead.
+        cluster: String,
+    },
+    /// There are an instance and a cluster of this name, and one lock for both.
+    Ambiguous,
     /// No snapshot is taken in this status, and it does not end by itself.
     NotAvailable {
         /// The status.
@@ -237,8 +251,12 @@ impl SkipReason {
     /// Whether the database would be lost for want of a backup, so that a person should look.
     pub fn needs_attention(&self) -> bool {
         match self {
-            Self::Temporary | Self::ReadReplica | Self::ClusterMember => false,
-            Self::NotAvailable { .. } | Self::EngineUnsupported { .. } | Self::Missing => true,
+            Self::Temporary | Self::ReadReplica | Self::ClusterMember { .. } => false,
+            Self::NotAvailable { .. }
+            | Self::EngineUnsupported { .. }
+            | Self::ClusterNotCovered { .. }
+            | Self::Ambiguous
+            | Self::Missing => true,
         }
     }
 }
@@ -264,7 +282,8 @@ pub struct Roll {
     pub skipped: Vec<Skipped>,
 }
 
-/// Statuses that last until somebody does something (RDS User Guide, "Viewing Amazon RDS DB instance status"). In all
+/// Statuses that last until somebody does something (RDS User Guide, "Viewing Amazon RDS DB instance status"; Aurora
+/// User Guide, "Viewing DB cluster status"). In all
 /// others, those that we do not know among them, the backup itself waits for the database or names what is wrong.
 const LASTING: &[&str] = &[
     "stopped",
@@ -272,6 +291,8 @@ const LASTING: &[&str] = &[
     "failed",
     "deleting",
     "creating",
+    "cloning-failed",
+    "migration-failed",
     "restore-error",
     "insufficient-capacity",
     "inaccessible-encryption-credentials",
@@ -283,8 +304,8 @@ pub fn skip_reason(facts: &DatabaseFacts) -> Option<SkipReason> {
     if labels::has(&facts.tags, labels::ROLE, Role::Temporary.as_str()) {
         return Some(SkipReason::Temporary);
     }
-    if facts.cluster.is_some() {
-        return Some(SkipReason::ClusterMember);
+    if let Some(cluster) = &facts.cluster {
+        return Some(SkipReason::ClusterMember { cluster: cluster.clone() });
     }
     if facts.replica_of.is_some() {
         return Some(SkipReason::ReadReplica);
@@ -297,7 +318,8 @@ pub fn skip_reason(facts: &DatabaseFacts) -> Option<SkipReason> {
 }
 
 /// Calls the roll of a run. The names of the backups' executions follow from the run and the database's ARN, so that
-/// the same database has the same names in a run that is gone on with.
+/// the same database has the same names in a run that is gone on with. Instances and clusters stand side by side; a
+/// member of a cluster is never backed up by itself.
 ///
 /// # Errors
 /// [`ErrorName::FleetEmpty`] when nothing is left to back up: a schedule that covers nothing protects nothing.
@@ -306,16 +328,36 @@ pub fn call_roll(
     run: &OperationId,
     found: impl IntoIterator<Item = DatabaseFacts>,
 ) -> Result<Roll> {
-    let mut members = BTreeMap::new();
+    let mut members: BTreeMap<DatabaseId, Member> = BTreeMap::new();
     let mut skipped = BTreeMap::new();
+    let mut clusters = BTreeSet::new();
     for facts in found.into_iter().filter(|facts| coverage.covers(facts)) {
+        if facts.kind == DatabaseKind::Cluster {
+            clusters.insert(facts.id.to_string());
+        }
         match skip_reason(&facts) {
+            // A member that has its cluster's name hides nothing.
+            Some(SkipReason::ClusterMember { cluster }) if cluster == facts.id.as_str() => {}
             Some(reason) => {
                 skipped.insert(facts.id.clone(), reason);
             }
-            None => {
-                members.insert(facts.id.clone(), execution_name(run, &facts));
+            None if members.contains_key(&facts.id) => {
+                skipped.insert(facts.id.clone(), SkipReason::Ambiguous);
             }
+            None => {
+                let execution = execution_name(run, &facts);
+                let member = Member { database: facts.id.clone(), database_kind: facts.kind, execution };
+                members.insert(facts.id.clone(), member);
+            }
+        }
+    }
+    for (database, reason) in &mut skipped {
+        match reason {
+            SkipReason::ClusterMember { cluster } if !clusters.contains(cluster) => {
+                *reason = SkipReason::ClusterNotCovered { cluster: cluster.clone() };
+            }
+            SkipReason::Ambiguous => drop(members.remove(database)),
+            _ => {}
         }
     }
     for listed in coverage.databases.iter().flatten() {
@@ -329,7 +371,7 @@ pub fn call_roll(
         return Err(DrError::new(ErrorName::FleetEmpty, text));
     }
     Ok(Roll {
-        members: members.into_iter().map(|(database, execution)| Member { database, execution }).collect(),
+        members: members.into_values().collect(),
         skipped: skipped.into_iter().map(|(database, reason)| Skipped { database, reason }).collect(),
     })
 }

@@ -118,7 +118,7 @@ fn what_must_not_or_cannot_be_backed_up_is_left_out_with_its_reason() {
         (|facts| facts.status = "stopped".into(), not_available("stopped")),
         (|facts| facts.status = "creating".into(), not_available("creating")),
         (|facts| facts.status = "incompatible-network".into(), not_available("incompatible-network")),
-        (|facts| facts.cluster = Some("c".into()), Some(SkipReason::ClusterMember)),
+        (|facts| facts.cluster = Some("c".into()), Some(SkipReason::ClusterMember { cluster: "c".into() })),
         (|facts| facts.replica_of = Some("other".into()), Some(SkipReason::ReadReplica)),
         (
             |facts| facts.engine = "oracle-ee".into(),
@@ -174,6 +174,49 @@ fn the_roll_is_in_the_order_of_names_whatever_order_rds_tells_them_in() {
 }
 
 #[test]
+fn clusters_stand_beside_instances_and_their_members_are_never_backed_up_by_themselves() {
+    let shop = |change: fn(&mut DatabaseFacts)| {
+        let mut facts = crate::fixtures::cluster("shop", "available");
+        facts.tags.insert("tier".into(), "production".into());
+        change(&mut facts);
+        facts
+    };
+    let member = || tagged("shop-1", |facts| facts.cluster = Some("shop".into()));
+    let roll = call_roll(&by_tag(), &run_id(), [tagged("a", |_| {}), member(), shop(|_| {})]).unwrap();
+    assert_eq!(names(&roll), (vec!["a", "shop"], vec!["shop-1"]));
+    let kinds: Vec<_> = roll.members.iter().map(|member| member.database_kind).collect();
+    assert_eq!(kinds, [DatabaseKind::Instance, DatabaseKind::Cluster]);
+    assert!(!roll.skipped[0].reason.needs_attention());
+    // The tag is on the member alone: nothing backs that database up, and a person is told which name to use.
+    let untagged = || shop(|facts| facts.tags.clear());
+    for coverage in [by_tag(), by_name(&["a", "shop-1"])] {
+        let roll = call_roll(&coverage, &run_id(), [untagged(), tagged("a", |_| {}), member()]).unwrap();
+        assert_eq!(names(&roll), (vec!["a"], vec!["shop-1"]));
+        assert_eq!(roll.skipped[0].reason, SkipReason::ClusterNotCovered { cluster: "shop".into() });
+        assert!(roll.skipped[0].reason.needs_attention());
+    }
+    let by_name = call_roll(&by_name(&["shop", "shop-1"]), &run_id(), [untagged(), member()]).unwrap();
+    assert_eq!(names(&by_name), (vec!["shop"], vec!["shop-1"]));
+    // A member may have its cluster's name; a database of its own that has it is another matter.
+    let of_one_name = tagged("shop", |facts| facts.cluster = Some("shop".into()));
+    let roll = call_roll(&by_tag(), &run_id(), [of_one_name, shop(|_| {})]).unwrap();
+    assert_eq!(names(&roll), (vec!["shop"], vec![]));
+    let twins = [tagged("a", |_| {}), tagged("shop", |_| {}), shop(|_| {})];
+    let roll = call_roll(&by_tag(), &run_id(), twins).unwrap();
+    assert_eq!((names(&roll), &roll.skipped[0].reason), ((vec!["a"], vec!["shop"]), &SkipReason::Ambiguous));
+    // What is no engine of ours (DescribeDBClusters lists DocumentDB's and Neptune's too), and what is stopped.
+    for (facts, attention) in [
+        (shop(|facts| facts.engine = "docdb".into()), true),
+        (shop(|facts| facts.status = "stopped".into()), true),
+        (shop(|facts| facts.replica_of = Some("arn:other".into())), false),
+    ] {
+        let roll = call_roll(&by_tag(), &run_id(), [tagged("a", |_| {}), facts]).unwrap();
+        assert_eq!(names(&roll), (vec!["a"], vec!["shop"]));
+        assert_eq!(roll.skipped[0].reason.needs_attention(), attention);
+    }
+}
+
+#[test]
 fn a_listed_database_that_is_not_there_is_told() {
     let roll =
         call_roll(&by_name(&["a", "gone"]), &run_id(), [tagged("a", |_| {}), tagged("b", |_| {})]).unwrap();
@@ -224,7 +267,11 @@ fn roll(names: &[&str], skipped: &[(&str, SkipReason)]) -> Roll {
     Roll {
         members: names
             .iter()
-            .map(|name| Member { database: DatabaseId::parse(*name).unwrap(), execution: (*name).to_owned() })
+            .map(|name| Member {
+                database: DatabaseId::parse(*name).unwrap(),
+                database_kind: DatabaseKind::Instance,
+                execution: (*name).to_owned(),
+            })
             .collect(),
         skipped: skipped
             .iter()

@@ -115,14 +115,14 @@ pub struct Took {
     /// The step.
     pub step: Step,
     /// From its beginning until it was first seen done: the true end lies up to one pause earlier.
-    pub seconds: u32,
+    pub duration_seconds: u32,
 }
 
 impl Took {
     /// What was waited for from `started_at` until `now`.
     pub fn new(step: Step, started_at: Timestamp, now: Timestamp) -> Self {
         let seconds = now.duration_since(started_at).as_secs().max(0);
-        Self { step, seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
+        Self { step, duration_seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
     }
 
     /// The items that remember it.

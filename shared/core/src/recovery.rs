@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{DrError, ErrorName, Result};
 use crate::ids::{DatabaseId, OperationId, SnapshotId, hex};
 use crate::labels::{self, Proof, Role};
-use crate::observed::SnapshotFacts;
+use crate::observed::{DatabaseKind, SnapshotFacts};
 
 /// Which snapshot to prove.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +90,9 @@ pub struct Chosen {
     pub copy: bool,
     /// The database that it was taken of.
     pub database: String,
+    /// What that is.
+    #[serde(default)]
+    pub database_kind: DatabaseKind,
     /// When its data was taken.
     pub taken_at: Option<Timestamp>,
 }
@@ -106,6 +109,7 @@ impl Chosen {
             owner: owner.and_then(|id| OperationId::parse(id.clone()).ok()),
             copy: role(Role::Copy),
             database: facts.database.clone(),
+            database_kind: facts.database_kind,
             taken_at: facts.taken_at(),
         }
     }

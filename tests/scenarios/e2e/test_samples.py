@@ -51,6 +51,7 @@ REDACTED = {
     "schemaFingerprint": ("<sha256>", r"[0-9a-f]{64}"),
     "snapshotXid": ("<xmin:xmax:running>", r"\d+:\d+:[\d,]*"),
     "timeToAvailableSeconds": ("<below 100>", r"\d{1,2}"),
+    "durationSeconds": ("<seconds>", r"\d+"),
 }
 
 

@@ -178,7 +178,8 @@ fn the_backup_that_a_fleet_starts_is_a_backup_request_of_its_own_database() {
     let machines = Machine::all().unwrap();
     let children = machines.iter().find(|machine| machine.name == "fleet_backup/BackUpDatabases").unwrap();
     let request = children.states["BeginDatabase"].definition["Assign"]["request"].as_str().unwrap();
-    let merged = "$merge([$states.input.backup, {'database': $states.input.member.database}])";
+    let merged = "$merge([$states.input.backup, {'database': $states.input.member.database, \
+                  'databaseKind': $states.input.member.databaseKind}])";
     assert!(request.contains(merged), "{request}");
     let input = &children.states["BackUpDatabase"].definition["Arguments"]["Input"];
     assert_eq!(input, "{% $request %}");
@@ -190,6 +191,7 @@ fn the_backup_that_a_fleet_starts_is_a_backup_request_of_its_own_database() {
     let plan = plan_run(&operation, &fleet, &installation(), started_at).unwrap();
     let mut backup = serde_json::to_value(plan.backup).unwrap();
     backup["database"] = json!("prod-manufacturing-db");
+    backup["databaseKind"] = json!("cluster");
     read("backup_orchestration", backup).unwrap();
 }
 

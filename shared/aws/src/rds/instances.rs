@@ -83,11 +83,11 @@ impl Rds {
         Ok(sought::without_members(found))
     }
 
-    /// The instances of this Region that `keep` says yes to, over all pages, in RDS's order. What is not kept is let go
-    /// of page by page.
+    /// The instances and then the clusters of this Region that `keep` says yes to, over all pages, in RDS's order. What
+    /// is not kept is let go of page by page.
     ///
     /// # Errors
-    /// The named error of the call `rds:DescribeDBInstances`.
+    /// The named error of the calls `rds:DescribeDBInstances` and `rds:DescribeDBClusters`.
     pub async fn databases_where(&self, keep: impl Fn(&DatabaseFacts) -> bool) -> Result<Vec<DatabaseFacts>> {
         let call = Call::read("rds:DescribeDBInstances", format!("listing the databases in {}", self.region));
         let mut pages = self.client.describe_db_instances().max_records(100).into_paginator().send();
@@ -96,6 +96,17 @@ impl Rds {
             let page = page.map_err(|fault| call.failure(fault))?;
             for instance in page.db_instances() {
                 let facts = facts::database(instance, &self.region)?;
+                if keep(&facts) {
+                    found.push(facts);
+                }
+            }
+        }
+        let call = Call::read("rds:DescribeDBClusters", format!("listing the clusters in {}", self.region));
+        let mut pages = self.client.describe_db_clusters().max_records(100).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|fault| call.failure(fault))?;
+            for cluster in page.db_clusters() {
+                let facts = facts::cluster(cluster, &self.region)?;
                 if keep(&facts) {
                     found.push(facts);
                 }

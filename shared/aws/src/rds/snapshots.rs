@@ -70,6 +70,37 @@ impl Rds {
         })
     }
 
+    /// One page of the manual snapshots of clusters of this Region, those of one cluster only where it is named.
+    ///
+    /// # Errors
+    /// The named error of the call `rds:DescribeDBClusterSnapshots`.
+    pub async fn cluster_snapshot_page(
+        &self,
+        cluster: Option<&DatabaseId>,
+        marker: Option<String>,
+    ) -> Result<SnapshotPage> {
+        let what = format!("listing the snapshots of clusters in {}", self.region);
+        let call = Call::read("rds:DescribeDBClusterSnapshots", what);
+        let answer = self
+            .client
+            .describe_db_cluster_snapshots()
+            .set_db_cluster_identifier(cluster.map(ToString::to_string))
+            .snapshot_type("manual")
+            .max_records(100)
+            .set_marker(marker)
+            .send()
+            .await
+            .map_err(|fault| call.failure(fault))?;
+        let snapshots = answer
+            .db_cluster_snapshots()
+            .iter()
+            .map(|snapshot| facts::cluster_snapshot(snapshot, &self.region));
+        Ok(SnapshotPage {
+            snapshots: snapshots.collect::<Result<_>>()?,
+            next: answer.marker().filter(|marker| !marker.is_empty()).map(str::to_owned),
+        })
+    }
+
     /// Looks for a snapshot of an instance in this Region by its identifier.
     pub async fn describe_snapshot(&self, id: &SnapshotId) -> Observed<SnapshotFacts> {
         let call =

@@ -338,6 +338,7 @@ fn a_proof_by_selector_records_what_was_found_and_stays_with_it() {
             snapshot_arn: format!("arn:aws:rds:us-east-1:1:snapshot:{snapshot}"),
             owner: Some(owner.clone()),
             copy: false,
+            database_kind: crate::observed::DatabaseKind::Instance,
             database: "orders".into(),
             taken_at: None,
         },
