@@ -108,7 +108,7 @@ class Stage:
         kind = MariaDatabase if options.get("Engine") == "mariadb" else Database
         return kind(self, until(f"database {name} available", available))
 
-    def create_cluster(self, name: str, **options) -> "Database":
+    def create_cluster(self, name: str, member_class: str = "db.r6g.large", **options) -> "Database":
         """An encrypted Aurora cluster (PostgreSQL unless `Engine` says otherwise) with one member, `<name>-1`, or, with
         `DBClusterInstanceClass`, a Multi-AZ DB cluster; with a managed master password, available."""
         rds = self.cloud.client("rds")
@@ -129,7 +129,7 @@ class Stage:
         cluster = until(f"cluster {name} available", available)
         if aurora:
             rds.create_db_instance(DBInstanceIdentifier=f"{name}-1", DBClusterIdentifier=name, Engine=engine,
-                                   DBInstanceClass="db.r6g.large")
+                                   DBInstanceClass=member_class)
             cluster = until(f"cluster {name} available", available)
         kind = MariaDatabase if engine == "aurora-mysql" else Database
         return kind(self, {

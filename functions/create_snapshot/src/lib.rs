@@ -9,7 +9,8 @@ use dr_aws::clients::Clients;
 use dr_aws::metrics;
 use dr_aws::rds::{Rds, SnapshotStart};
 use dr_core::ids::{DatabaseId, OperationId, SnapshotId};
-use dr_core::observed::{DatabaseFacts, DatabaseKind, SnapshotFacts};
+use dr_core::observed::{DatabaseFacts, DatabaseKind, Scaling, SnapshotFacts};
+use dr_core::origin;
 use dr_core::polling::{Earlier, Step, Took};
 use dr_core::proof::judgement::Level;
 use dr_core::request::Selector;
@@ -47,6 +48,9 @@ pub struct Describe {
     /// Finds the database; this or `database`.
     #[serde(default)]
     pub selector: Option<Selector>,
+    /// Whether its backup is to be copied to other Regions.
+    #[serde(default)]
+    pub copied: bool,
 }
 
 /// Take the snapshot.
@@ -178,6 +182,9 @@ pub struct Settings {
     pub iam_authentication: bool,
     /// Certificate authority.
     pub ca_certificate: Option<String>,
+    /// Bounds of the capacity of an Aurora cluster's serverless members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
 }
 
 impl From<DatabaseFacts> for Described {
@@ -205,6 +212,7 @@ impl From<DatabaseFacts> for Described {
                 database_name: facts.database_name,
                 iam_authentication: facts.iam_authentication,
                 ca_certificate: facts.ca_certificate,
+                scaling: facts.scaling,
             },
         }
     }
@@ -308,6 +316,9 @@ async fn describe(rds: &Rds, ask: Describe) -> Result<DatabaseFacts> {
         }
     };
     snapshot::check_source(&facts)?;
+    if ask.copied {
+        origin::check_source(&facts)?;
+    }
     with_writers_class(rds, facts).await
 }
 

@@ -1,9 +1,9 @@
 //! Looking: every list once for each Region, all Regions at the same time. A look that fails is kept as that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dr_aws::clients::Clients;
-use dr_aws::measures::Subject;
+use dr_aws::measures::{Lag, Subject};
 use dr_aws::state::{Index, StateTable};
 use dr_core::Result;
 use dr_core::control::EmergencyStop;
@@ -74,11 +74,24 @@ async fn measure(
     instances: &[InstanceSeen],
     now: Timestamp,
 ) -> Result<BTreeMap<String, Measure>> {
+    let readers: BTreeSet<&str> =
+        instances.iter().flat_map(|cluster| &cluster.readers).map(String::as_str).collect();
     let subjects: Vec<Subject> = instances
         .iter()
-        // A cluster's own storage and replication have other metrics.
-        .filter(|instance| instance.allocated_storage_gb > 0 && instance.cluster.is_none())
-        .map(|instance| Subject { id: instance.id.clone(), is_replica: instance.replica_of.is_some() })
+        .map(|instance| Subject {
+            id: instance.id.clone(),
+            // A cluster's own storage has other metrics.
+            has_storage: instance.allocated_storage_gb > 0 && instance.cluster.is_none(),
+            lag: match &instance.cluster {
+                Some(_) if !readers.contains(instance.id.as_str()) => Lag::Nothing,
+                Some(_) if instance.engine.starts_with("aurora") => Lag::AuroraReader,
+                Some(_) => Lag::Replica,
+                // A cluster that follows another has no instance's metrics.
+                None if instance.replica_of.is_some() && instance.allocated_storage_gb > 0 => Lag::Replica,
+                None => Lag::Nothing,
+            },
+        })
+        .filter(|subject| subject.has_storage || subject.lag != Lag::Nothing)
         .collect();
     if subjects.is_empty() {
         return Ok(BTreeMap::new());

@@ -82,6 +82,7 @@ fn snapshot(database: &str, role: &str, taken_at: &str) -> Resource {
             ("lifeboat:database", database),
             ("lifeboat:operation-id", "backup-0123456789abcdef"),
             ("lifeboat:proof", "proven"),
+            ("lifeboat:proof-level", "content"),
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned())),
     );

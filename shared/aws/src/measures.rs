@@ -55,9 +55,37 @@ pub struct Measures {
 pub struct Subject {
     /// The instance.
     pub id: String,
-    /// Whether it is a read replica, so that it has a lag.
-    pub is_replica: bool,
+    /// Whether it has storage of its own: a member of an Aurora cluster has none.
+    pub has_storage: bool,
+    /// What its lag is called.
+    pub lag: Lag,
 }
+
+/// Which lag an instance has.
+/// Source: RDS User Guide, "Amazon CloudWatch metrics for Amazon RDS"; Aurora User Guide, "Amazon CloudWatch metrics for
+/// Amazon Aurora".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lag {
+    /// It follows nobody.
+    Nothing,
+    /// `ReplicaLag`, seconds; -1 when it does not replicate. Of read replicas, and of a Multi-AZ DB cluster's readers.
+    Replica,
+    /// `AuroraReplicaLag`, milliseconds. Of an Aurora cluster's readers.
+    AuroraReader,
+}
+
+impl Lag {
+    const fn metric(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::Replica => Some(REPLICA_LAG),
+            Self::AuroraReader => Some(AURORA_REPLICA_LAG),
+        }
+    }
+}
+
+const REPLICA_LAG: &str = "ReplicaLag";
+const AURORA_REPLICA_LAG: &str = "AuroraReplicaLag";
 
 /// `GetMetricDataOutput`, as far as it is used.
 #[derive(Debug, Deserialize)]
@@ -153,7 +181,7 @@ impl Measures {
         Self { operation, region }
     }
 
-    /// The newest free storage of each instance and the newest lag of each replica, of the last 15 minutes. An
+    /// The newest free storage of each instance and the newest lag of each replica and reader, of the last 15 minutes. An
     /// instance without any value is not in the answer. One call for 250 to 500 instances.
     ///
     /// # Errors
@@ -162,8 +190,8 @@ impl Measures {
         let wanted: Vec<(&str, &'static str)> = of
             .iter()
             .flat_map(|subject| {
-                let lag = subject.is_replica.then_some((subject.id.as_str(), "ReplicaLag"));
-                std::iter::once((subject.id.as_str(), "FreeStorageSpace")).chain(lag)
+                let storage = subject.has_storage.then_some("FreeStorageSpace");
+                storage.into_iter().chain(subject.lag.metric()).map(|metric| (subject.id.as_str(), metric))
             })
             .collect();
         let mut found: BTreeMap<String, Measure> = BTreeMap::new();
@@ -172,7 +200,10 @@ impl Measures {
                 let Some((id, metric)) = batch.get(at) else { continue };
                 let measure = found.entry((*id).to_owned()).or_default();
                 match *metric {
-                    "ReplicaLag" => measure.lag_seconds = Some(value),
+                    REPLICA_LAG => measure.lag_seconds = Some(value),
+                    // Below 0 it is no duration, and stays what it is.
+                    AURORA_REPLICA_LAG if value < 0.0 => measure.lag_seconds = Some(value),
+                    AURORA_REPLICA_LAG => measure.lag_seconds = Some(value / 1_000.0),
                     _ => measure.free_bytes = Some(value),
                 }
             }

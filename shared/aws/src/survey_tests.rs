@@ -7,7 +7,7 @@ use dr_core::labels::{Proof, Role};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::measures::Subject;
+use crate::measures::{Lag, Subject};
 use crate::state::{Index, StateTable};
 use crate::testing::{Reply, Sent, Wire, rds_answer};
 
@@ -106,7 +106,8 @@ async fn authorities_are_read_over_all_pages_and_quotas_in_one() {
 }
 
 fn subjects(count: usize) -> Vec<Subject> {
-    (0..count).map(|n| Subject { id: format!("db-{n}"), is_replica: n == 0 }).collect()
+    let lag = |n| if n == 0 { Lag::Replica } else { Lag::Nothing };
+    (0..count).map(|n| Subject { id: format!("db-{n}"), has_storage: true, lag: lag(n) }).collect()
 }
 
 /// Answers every query with its number, one result a page.
@@ -153,6 +154,25 @@ async fn metrics_are_asked_for_five_hundred_at_a_time_and_the_newest_value_count
         json!({"Metric": {"Namespace": "AWS/RDS", "MetricName": "ReplicaLag",
             "Dimensions": [{"Name": "DBInstanceIdentifier", "Value": "db-0"}]}, "Period": 60, "Stat": "Average"})
     );
+}
+
+#[tokio::test]
+async fn a_readers_lag_is_asked_for_by_its_own_name_and_told_in_seconds() {
+    for (milliseconds, seconds) in [(250.0, 0.25), (301_000.0, 301.0), (0.0, 0.0), (-1.0, -1.0)] {
+        let wire = Wire::new(move |sent| {
+            let queries = sent.json()["MetricDataQueries"].clone();
+            let [query] = &queries.as_array().unwrap()[..] else {
+                panic!("a reader has no storage: {queries}")
+            };
+            assert_eq!(query["MetricStat"]["Metric"]["MetricName"], "AuroraReplicaLag");
+            let result = json!({"Id": query["Id"], "Timestamps": [1_768_046_340], "Values": [milliseconds],
+                "StatusCode": "Complete"});
+            Reply::ok(json!({ "MetricDataResults": [result] }).to_string())
+        });
+        let reader = Subject { id: "shop-2".into(), has_storage: false, lag: Lag::AuroraReader };
+        let found = wire.clients().unwrap().measures(&west()).newest(&[reader], now()).await.unwrap();
+        assert_eq!((found["shop-2"].lag_seconds, found["shop-2"].free_bytes), (Some(seconds), None));
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::error::{DrError, Result};
 use crate::ids::{KmsKeyId, Region};
 use crate::labels::{self, Proof, Role};
 use crate::observed::{KeyFacts, Observed, Tags};
+use crate::proof::judgement::Level;
 
 /// How bad a finding is. The order is from harmless to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -184,7 +185,7 @@ codes! {
     ReplicationLag, "replication-lag",
         "Look for long transactions and a replica that is too small; a failover to it loses what lags.";
     ReplicationLagUnknown, "replication-lag-unknown",
-        "CloudWatch has no recent ReplicaLag of it: look at the replica itself before relying on it.";
+        "CloudWatch has no recent lag of it: look at the replica itself before relying on it.";
     StorageNearlyFull, "storage-nearly-full",
         "Give the instance more storage, or raise the limit of its storage autoscaling.";
     StorageUnknown, "storage-unknown",
@@ -199,6 +200,8 @@ codes! {
         "Follow the runbook \"A validation failed\". Do not recover from that snapshot.";
     ProofOutstanding, "proof-outstanding",
         "Look at the operation that made the snapshot; prove it by itself with ProveBackup.";
+    ProofShallow, "proof-shallow",
+        "Do not take it for fully proven: look why there was nothing to compare with (the backup's frame), and back up with depth `full`.";
     CopyMissing, "copy-missing",
         "Look at the last operations' copies to this Region, mend the cause, and start a backup.";
     CopyOld, "copy-old",
@@ -377,6 +380,8 @@ pub struct InstanceSeen {
     pub kms_key_id: Option<String>,
     /// The cluster that it is a member of.
     pub cluster: Option<String>,
+    /// Of a cluster, the members that do not write.
+    pub readers: Vec<String>,
     /// What it is a read replica of: an identifier in its own Region, an ARN in another.
     pub replica_of: Option<String>,
     /// What RDS says about its replication.
@@ -423,6 +428,8 @@ pub struct Point {
     pub taken_at: Option<Timestamp>,
     /// The verdict on it.
     pub proof: Option<Proof>,
+    /// How deep the proof went; absent where that is not recorded.
+    pub level: Option<Level>,
     /// ARN of its key.
     pub kms_key_id: Option<String>,
 }
@@ -449,6 +456,7 @@ impl Point {
             status: status.to_owned(),
             taken_at,
             proof,
+            level: tags.get(labels::PROOF_LEVEL).and_then(|level| Level::parse(level)),
             kms_key_id: kms_key_id.map(str::to_owned),
         })
     }
@@ -475,7 +483,8 @@ pub struct Quota {
 pub struct Measure {
     /// Newest `FreeStorageSpace`, bytes.
     pub free_bytes: Option<f64>,
-    /// Newest `ReplicaLag`, seconds; -1 is "not replicating".
+    /// Newest `ReplicaLag`, or `AuroraReplicaLag` of a reader of an Aurora cluster, seconds; below 0 is "not
+    /// replicating".
     pub lag_seconds: Option<f64>,
 }
 
@@ -592,6 +601,9 @@ pub struct Source {
     /// When the copy's data was taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken_at: Option<Timestamp>,
+    /// How deep the copy, or what it is a copy of, was proven.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof_level: Option<Level>,
 }
 
 /// Values for metrics: the worst of each kind. No identifier is in them.

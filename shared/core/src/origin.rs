@@ -5,7 +5,7 @@
 //! (`snapshot`, `replication`): what is not ours is never labelled or deleted, wherever it comes from.
 
 use crate::error::{DrError, ErrorName, Result};
-use crate::observed::{DatabaseKind, SnapshotFacts};
+use crate::observed::{DatabaseFacts, DatabaseKind, SnapshotFacts};
 
 /// Who took a snapshot, by `SnapshotType` and by the account that owns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +123,25 @@ pub fn check_copying(snapshot: &SnapshotFacts) -> Result<()> {
     check(treatment, "copying", snapshot)
 }
 
+/// Whether a backup of this database could be copied to other Regions: what is known before its snapshot is taken is
+/// said then, and not after hours of proving it.
+///
+/// # Errors
+/// [`ErrorName::SnapshotUnencrypted`].
+pub fn check_source(database: &DatabaseFacts) -> Result<()> {
+    match copying(Origin::Manual, database.kind, database.encrypted).refused {
+        None => Ok(()),
+        Some(name) => {
+            let (kind, id, region) = (database.kind, &database.id, &database.region);
+            let text = format!(
+                "looking at {kind} `{id}` in {region}: it is not encrypted, so that no copy of its backup could go to \
+                 another Region; no snapshot was taken"
+            );
+            Err(DrError::new(name, text))
+        }
+    }
+}
+
 fn check(treatment: Treatment, deed: &str, snapshot: &SnapshotFacts) -> Result<()> {
     match treatment.refused {
         None => Ok(()),
@@ -233,5 +252,26 @@ mod tests {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/snapshot-kinds.md");
         let page = std::fs::read_to_string(page).unwrap();
         assert!(page.contains(&table()), "put this into docs/snapshot-kinds.md:\n{}", table());
+    }
+
+    #[test]
+    fn what_could_not_be_copied_is_said_before_its_snapshot_is_taken() {
+        use crate::fixtures::{cluster, database};
+        let plain = |facts: DatabaseFacts| DatabaseFacts { encrypted: false, ..facts };
+        for (facts, refused) in [
+            (database("orders", "available"), false),
+            (plain(database("orders", "available")), false),
+            (cluster("shop", "available"), false),
+            (plain(cluster("shop", "available")), true),
+        ] {
+            let name = check_source(&facts).err().map(|error| error.name());
+            assert_eq!(
+                name,
+                refused.then_some(ErrorName::SnapshotUnencrypted),
+                "{} {}",
+                facts.kind,
+                facts.encrypted
+            );
+        }
     }
 }

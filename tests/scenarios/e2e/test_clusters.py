@@ -104,11 +104,53 @@ def test_a_multi_az_cluster_is_proven_on_one_instance(stage):
     assert snapshot["Engine"] == "postgres"
 
 
-def test_an_unencrypted_cluster_is_proven_and_its_copy_refused_by_name(stage):
+def test_an_unencrypted_cluster_is_refused_at_the_beginning_if_it_is_to_be_copied_and_else_proven(stage):
     plain = stage.create_cluster("plain-cluster", StorageEncrypted=None, KmsKeyId=None)
     ended, operation = backup(stage, {"database": plain.name, "targetRegions": ["us-west-2"], **QUICK})
-    assert (ended["status"], ended["error"]) == ("FAILED", "Dr.ReplicationIncomplete"), ended
-    assert operation["result"]["copies"][0]["error"] == "Dr.SnapshotUnencrypted"
+    assert (ended["status"], ended["error"]) == ("FAILED", "Dr.SnapshotUnencrypted"), ended
+    assert cluster_copies(stage, "us-east-1", operation["plan"]["snapshotId"]) == [], "nothing was begun"
+    assert any("Dr.SnapshotUnencrypted" in alert["subject"] for alert in stage.alerts("Critical"))
+    ended, _ = backup(stage, {"database": plain.name, **QUIET})
+    assert ended["status"] == "SUCCEEDED" and ended["output"]["proof"]["level"] == "content", ended
+
+
+def test_a_serverless_cluster_is_backed_up_in_a_fleet_restored_with_its_capacity_and_proven_again_later(stage):
+    capacity = {"MinCapacity": 0.5, "MaxCapacity": 4.0}
+    tier = [{"Key": "Tier", "Value": "mixed"}]
+    cluster = stage.create_cluster("burst-cluster", member_class="db.serverless", Tags=tier,
+                                   ServerlessV2ScalingConfiguration=capacity)
+    cluster.sql("create table burst as select generate_series(1, 400) n", "checkpoint")
+    stage.create_database("burst-db", Tags=tier)
+    rds = stage.cloud.client("rds")
+    member = rds.describe_db_instances(DBInstanceIdentifier="burst-cluster-1")["DBInstances"][0]["DBInstanceArn"]
+    rds.add_tags_to_resource(ResourceName=member, Tags=tier)
+    run = stage.start("FleetBackup", {"fleet": "mixed", "selector": {"tag": {"key": "Tier", "value": "mixed"}},
+                                      "maxConcurrency": 2, "backup": QUIET})
+
+    def restored():
+        for one in rds.describe_db_clusters()["DBClusters"]:
+            if one["DBClusterIdentifier"].startswith("lifeboat-tmp-") and one["DBClusterMembers"]:
+                [member] = one["DBClusterMembers"]
+                found = rds.describe_db_instances(
+                    Filters=[{"Name": "db-instance-id", "Values": [member["DBInstanceIdentifier"]]}])["DBInstances"]
+                if found:
+                    return one["ServerlessV2ScalingConfiguration"], found[0]["DBInstanceClass"]
+        return None
+    seen, instance_class = until("a temporary cluster with its member", restored, pause=0.02)
+    assert ({key: seen[key] for key in capacity}, instance_class) == (capacity, "db.serverless")
+    ended = stage.finish(run)
+    assert ended["status"] == "SUCCEEDED", ended
+    summary = stage.operation(run)["result"]
+    assert (summary["total"], summary["succeeded"], summary["skipped"], summary["attention"]) == (2, 2, 1, []), summary
+    [snapshot] = [one for one in rds.describe_db_cluster_snapshots()["DBClusterSnapshots"]
+                  if one["DBClusterIdentifier"] == cluster.name]
+    tags = tags_of(snapshot)
+    assert (tags["lifeboat:proof"], tags["lifeboat:proof-level"]) == ("proven", "content")
+    # The cluster's snapshot is a recovery point for a later proof.
+    later = stage.run("ProveBackup", {"selector": {"random": {"database": cluster.name}}})
+    assert later["status"] == "SUCCEEDED" and later["output"]["verdict"] == "proven", later
+    chosen = stage.operation(later["executionArn"])["checkpoints"]["chosen"]["chosen"]
+    assert (chosen["databaseKind"], chosen["snapshotId"]) == ("cluster", snapshot["DBClusterSnapshotIdentifier"])
 
 
 def test_the_copy_of_an_unencrypted_database_is_encrypted(stage):

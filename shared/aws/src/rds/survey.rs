@@ -140,6 +140,13 @@ fn cluster_seen(cluster: &DbCluster) -> Result<InstanceSeen> {
         encrypted: cluster.storage_encrypted().unwrap_or_default(),
         kms_key_id: cluster.kms_key_id().map(str::to_owned),
         cluster: None,
+        readers: cluster
+            .db_cluster_members()
+            .iter()
+            .filter(|member| member.is_cluster_writer() == Some(false))
+            .filter_map(|member| member.db_instance_identifier())
+            .map(str::to_owned)
+            .collect(),
         replica_of: cluster
             .replication_source_identifier()
             .filter(|text| !text.is_empty())
@@ -170,6 +177,7 @@ fn instance_seen(instance: &DbInstance) -> Result<InstanceSeen> {
         encrypted: instance.storage_encrypted().unwrap_or_default(),
         kms_key_id: instance.kms_key_id().map(str::to_owned),
         cluster: instance.db_cluster_identifier().map(str::to_owned),
+        readers: Vec::new(),
         replica_of: instance
             .read_replica_source_db_instance_identifier()
             .filter(|source| !source.is_empty())

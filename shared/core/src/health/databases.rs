@@ -1,5 +1,7 @@
 //! What is judged instance by instance: status, replication, storage, certificate, point-in-time recovery, settings.
 
+use std::collections::BTreeSet;
+
 use jiff::SignedDuration;
 
 use super::{
@@ -207,12 +209,18 @@ fn measured(work: &mut Work<'_>, region: &Region, seen: &RegionSeen, instances: 
     };
     work.looked(Component::Replication, region);
     work.looked(Component::Storage, region);
+    let readers: BTreeSet<&str> =
+        instances.iter().flat_map(|cluster| &cluster.readers).map(String::as_str).collect();
     for instance in instances {
         if !work.expected.scope.has_database(&instance.id) || is_temporary(instance) {
             continue;
         }
         let measure = measures.get(&instance.id).copied().unwrap_or_default();
-        replication(work, region, instance, measure.lag_seconds);
+        // A reader of a cluster follows its writer, which RDS names nowhere.
+        let reads_from = instance.cluster.as_ref().filter(|_| readers.contains(instance.id.as_str()));
+        if let Some(source) = instance.replica_of.as_ref().or(reads_from) {
+            replication(work, region, instance, source, measure.lag_seconds);
+        }
         storage(work, region, instance, measure.free_bytes);
     }
 }
@@ -229,8 +237,13 @@ fn stopped_replication(work: &mut Work<'_>, region: &Region, instance: &Instance
     true
 }
 
-fn replication(work: &mut Work<'_>, region: &Region, instance: &InstanceSeen, lag: Option<f64>) {
-    let Some(source) = &instance.replica_of else { return };
+fn replication(
+    work: &mut Work<'_>,
+    region: &Region,
+    instance: &InstanceSeen,
+    source: &str,
+    lag: Option<f64>,
+) {
     if stopped_replication(work, region, instance) {
         return;
     }

@@ -16,6 +16,7 @@ use super::{
 use crate::ids::{KmsKeyId, Region};
 use crate::labels::{Proof, Role};
 use crate::observed::Observed;
+use crate::proof::judgement::Level;
 
 /// A database that must have backups.
 struct Covered<'a> {
@@ -52,6 +53,7 @@ pub(super) fn assess(work: &mut Work<'_>) -> Vec<Recoverable> {
         if let Some(points) = &at_home {
             backups(work, &database, points);
             verdicts(work, &database, points);
+            depth(work, &database, points);
         }
         copies(work, &database, at_home.as_deref());
         // Without a look at the other Regions nothing can be said.
@@ -217,6 +219,23 @@ fn verdicts(work: &mut Work<'_>, database: &Covered<'_>, points: &[&Point]) {
     }
 }
 
+/// Whether the newest proven backup was compared with its source. One that was asked for no deeper (`quick`), or whose
+/// depth nobody recorded, is only noted; one that could not be compared, though it was restored, is a warning.
+fn depth(work: &mut Work<'_>, database: &Covered<'_>, points: &[&Point]) {
+    let Some((point, _)) = newest(points) else { return };
+    let (severity, how) = match point.level {
+        Some(Level::Content) => return,
+        Some(Level::Structure) => {
+            (Severity::Warning, "by its structure only (`structure`): it was compared with nothing")
+        }
+        Some(Level::Quick) => (Severity::Info, "from outside only (`quick`): it was not restored"),
+        None => (Severity::Info, "to a depth that is not recorded"),
+    };
+    let (home, id) = (work.expected.home.clone(), database.id.as_str());
+    let message = format!("the newest backup of `{id}` in {home}, `{}`, is proven {how}", point.id);
+    work.find(severity, Component::Proof, &home, id, Code::ProofShallow, message);
+}
+
 /// Whether a copy may still be on its way: nothing that is proven at home is older than the limit.
 fn may_be_on_its_way(database: &Covered<'_>, at_home: Option<&[&Point]>, now: Timestamp) -> bool {
     let proven = at_home.unwrap_or_default().iter().filter(|point| point.is_recovery_point());
@@ -276,14 +295,15 @@ fn if_home_died(work: &mut Work<'_>, database: &Covered<'_>, at_home: Option<&[&
                     .collect();
                 if let Some((point, taken_at)) = newest(&usable) {
                     let (kind, region, id) = ("copy", region.clone(), point.id.clone());
-                    let source = Source { kind, region, id, taken_at: Some(taken_at) };
+                    let (taken_at_known, proof_level) = (Some(taken_at), point.level);
+                    let source = Source { kind, region, id, taken_at: taken_at_known, proof_level };
                     ways.entry(now.duration_since(taken_at).as_secs()).or_insert(source);
                 }
             }
             None => not_looked_at.push(region.clone()),
         }
         if let Some((replica, lag)) = best_replica(work, database, &region, seen) {
-            let source = Source { kind: "replica", region, id: replica, taken_at: None };
+            let source = Source { kind: "replica", region, id: replica, taken_at: None, proof_level: None };
             ways.entry(lag).or_insert(source);
         }
     }

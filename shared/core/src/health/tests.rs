@@ -5,6 +5,7 @@ use crate::error::ErrorName;
 use crate::fixtures::{at, key, operation, region};
 use crate::ids::ExecutionArn;
 use crate::operation;
+use crate::proof::judgement::Level;
 
 const GIB: f64 = 1_073_741_824.0;
 
@@ -45,6 +46,7 @@ fn instance(id: &str) -> InstanceSeen {
         encrypted: true,
         kms_key_id: None,
         cluster: None,
+        readers: Vec::new(),
         replica_of: None,
         replication: Vec::new(),
         ca_certificate: Some("rds-ca-rsa2048-g1".into()),
@@ -65,6 +67,7 @@ fn point(role: Role, age: SignedDuration, proof: Proof) -> Point {
         status: "available".into(),
         taken_at: Some(ago(age)),
         proof: Some(proof),
+        level: Some(Level::Content),
         kms_key_id: None,
     }
 }
@@ -746,5 +749,71 @@ fn every_word_of_a_code_is_its_own_and_reads_back() {
     }
     for component in Component::ALL {
         assert_eq!(serde_json::to_value(component).unwrap(), component.as_str());
+    }
+}
+
+#[test]
+fn a_backup_is_not_called_proven_deeper_than_it_is() {
+    let info = &["info us-east-1 orders proof-shallow"][..];
+    for (level, findings) in [
+        (Some(Level::Content), &[][..]),
+        (Some(Level::Structure), &["warning us-east-1 orders proof-shallow"][..]),
+        (Some(Level::Quick), info),
+        (None, info),
+    ] {
+        let change = |seen: &mut Seen| {
+            // An older one that went deeper is not the one that would be restored.
+            let newest = Point { level, ..point(Role::Backup, hours(1), Proof::Proven) };
+            at_home(seen).points = Ok(vec![point(Role::Backup, hours(2), Proof::Proven), newest]);
+            there(seen).points = Ok(vec![Point { level, ..point(Role::Copy, hours(1), Proof::Proven) }]);
+        };
+        let assessment = check(&format!("{level:?}"), change, findings);
+        let [orders] = &assessment.recoverable[..] else { panic!("{:?}", assessment.recoverable) };
+        assert_eq!(orders.from.as_ref().unwrap().proof_level, level, "what would be left says it too");
+        let degraded = level == Some(Level::Structure);
+        assert_eq!(assessment.state, if degraded { State::Degraded } else { State::Healthy }, "{level:?}");
+    }
+}
+
+#[test]
+fn a_clusters_readers_are_judged_by_their_lag_and_its_writer_is_not() {
+    let lag = |lag_seconds| Measure { free_bytes: None, lag_seconds };
+    let member = |id: &str| InstanceSeen {
+        engine: "aurora-postgresql".into(),
+        allocated_storage_gb: 1,
+        cluster: Some("shop".into()),
+        backup_retention_days: 1,
+        ..instance(id)
+    };
+    for (reader, finding) in [
+        (lag(Some(0.02)), None),
+        (lag(Some(300.0)), None),
+        (lag(Some(301.0)), Some("critical us-east-1 shop-2 replication-lag")),
+        (lag(Some(-1.0)), Some("critical us-east-1 shop-2 replication-stopped")),
+        (lag(None), Some("warning us-east-1 shop-2 replication-lag-unknown")),
+    ] {
+        let change = |seen: &mut Seen| {
+            let shop = InstanceSeen {
+                engine: "aurora-postgresql".into(),
+                allocated_storage_gb: 0,
+                ca_certificate: None,
+                readers: vec!["shop-2".into()],
+                tags: Tags::from([(BACKUP_AGE_HOURS.to_owned(), "12".to_owned())]),
+                ..instance("shop")
+            };
+            let of_shop = |point: Point| Point { database: "shop".into(), ..point };
+            at_home(seen).instances.as_mut().unwrap().extend([shop, member("shop-1"), member("shop-2")]);
+            at_home(seen).measures.as_mut().unwrap().insert("shop-2".into(), reader);
+            at_home(seen).points.as_mut().unwrap().push(of_shop(point(
+                Role::Backup,
+                hours(1),
+                Proof::Proven,
+            )));
+            there(seen).points.as_mut().unwrap().push(of_shop(point(Role::Copy, hours(1), Proof::Proven)));
+        };
+        let findings: Vec<&str> = finding.into_iter().collect();
+        let assessment = check(&format!("{reader:?}"), change, &findings);
+        let worst = assessment.gauges.lag_seconds.get(&(home(), home())).copied();
+        assert_eq!(worst, reader.lag_seconds.filter(|lag| *lag >= 0.0));
     }
 }
