@@ -179,6 +179,7 @@ async fn a_finished_snapshot_is_described_and_labelled() {
         let snapshot = state.snapshots.get_mut(&home("orders-1")).unwrap();
         for (member, value) in [
             ("Status", "available"),
+            ("Engine", "postgres"),
             ("AllocatedStorage", "20"),
             ("Encrypted", "false"),
             ("EngineVersion", "16.4"),
@@ -194,7 +195,9 @@ async fn a_finished_snapshot_is_described_and_labelled() {
         json!({"status": "done", "snapshotId": "orders-1",
             "snapshotArn": "arn:aws:rds:us-east-1:000000000000:snapshot:orders-1",
             "snapshotCreateTime": "2026-01-02T03:01:00Z", "originalSnapshotCreateTime": "2026-01-02T03:01:00Z",
-            "sizeGb": 20, "encrypted": false, "kmsKeyId": null, "engineVersion": "16.4"})
+            "sizeGb": 20, "encrypted": false, "kmsKeyId": null, "engineVersion": "16.4",
+            "took": {"durationSeconds": 600, "step": {"kind": "snapshot", "region": "us-east-1",
+                "database": "orders", "engine": "postgres", "sizeGb": 20}}})
     );
     let label = json!({"label": {"operationId": OPERATION, "snapshotId": "orders-1", "proof": "unproven",
         "level": "content", "judgedAt": "2026-01-02T03:09:00Z", "report": "operations/x/report.json"}});

@@ -140,7 +140,8 @@ async fn a_healthy_system_is_told_to_nobody_and_reported() {
     assert_eq!(
         answer["ifHomeDied"],
         json!([{"database": "orders", "rpoSeconds": 3600, "from": {
-            "kind": "copy", "region": WEST, "id": "orders-copy", "takenAt": "2026-01-10T11:00:00Z"}}])
+            "kind": "copy", "region": WEST, "id": "orders-copy", "takenAt": "2026-01-10T11:00:00Z",
+            "proofLevel": "content"}}])
     );
     assert_eq!(
         answer["alert"],

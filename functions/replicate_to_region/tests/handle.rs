@@ -90,7 +90,9 @@ async fn a_copy_is_started_once_waited_for_and_verified() {
             call(&wire, payload()).await.unwrap(),
             json!({"status": "done", "region": "us-west-2",
                 "snapshotArn": "arn:aws:rds:us-west-2:000000000000:snapshot:orders-1", "kmsKeyArn": KEY,
-                "encrypted": true, "sizeGb": 20, "originalSnapshotCreateTime": "2026-01-02T03:00:00Z"})
+                "encrypted": true, "sizeGb": 20, "originalSnapshotCreateTime": "2026-01-02T03:00:00Z",
+                "took": {"durationSeconds": 600, "step": {"kind": "copy", "region": "us-west-2",
+                    "database": "orders", "engine": "postgres", "sizeGb": 20}}})
         );
     }
 }

@@ -167,7 +167,9 @@ async fn the_whole_life_of_a_restore() {
         assert_eq!(
             call_at(&wire, check(), "2026-01-02T04:30:00Z").await.unwrap(),
             json!({"status": "done", "instanceId": INSTANCE, "timeToAvailableSeconds": 1200,
-                "endpoint": {"address": "127.0.0.1", "port": 5433}})
+                "endpoint": {"address": "127.0.0.1", "port": 5433},
+                "took": {"durationSeconds": 1200, "step": {"kind": "restore", "region": "us-east-1",
+                    "database": "orders", "engine": "postgres", "sizeGb": 0}}})
         );
     }
     assert_eq!(wire.sent_of("ModifyDBInstance").len(), 1, "the password is set once");

@@ -16,6 +16,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "dynamodb:PutItem",
             "dynamodb:DeleteItem",
             "dynamodb:ConditionCheckItem",
+            "dynamodb:UpdateItem",
             "kms:Decrypt",
             "kms:DescribeKey",
             "states:DescribeExecution",
@@ -132,6 +133,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
         "PlanFleetRole",
         &[
             "rds:DescribeDBInstances",
+            "rds:DescribeDBClusters",
             "rds:DescribeDBSnapshots",
             "rds:DescribeDBClusterSnapshots",
             "s3:GetObject",
