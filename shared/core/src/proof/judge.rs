@@ -9,6 +9,7 @@
 //!
 //! [`ErrorName::MetadataDamaged`]: crate::error::ErrorName::MetadataDamaged
 
+mod earlier;
 mod evidence;
 mod keyed;
 pub mod quick;
@@ -22,13 +23,15 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+use self::earlier::Comparison;
+pub use self::earlier::{Earlier, EarlierRestore};
 use self::evidence::Evidence;
 use self::whole::finding;
 use super::examination::Examination;
 use super::frame::{Frame, Observation, UnitResult};
 use super::judgement::{
-    Amount, Coverage, Finding, FindingKind, Judgement, Level, Reason, Report, RestoreFacts, Severity,
-    TableJudgement, TableVerdict, Verdict,
+    Amount, BesideEarlier, Coverage, EarlierProof, Finding, FindingKind, Judgement, Level, Reason, Report,
+    RestoreFacts, Severity, TableJudgement, TableVerdict, Verdict,
 };
 use crate::error::Result;
 use crate::ids::hex;
@@ -53,6 +56,8 @@ pub struct Input<'a> {
     pub observation: Option<&'a Observation>,
     /// Units of the frame that were read again on the source after the snapshot (MySQL).
     pub again: &'a [UnitResult],
+    /// An earlier proof of the same snapshot, or of the snapshot that it is a copy of.
+    pub earlier: Earlier<'a>,
     /// The restore.
     pub examination: &'a Examination,
     /// The moment of the snapshot, as RDS tells it (`OriginalSnapshotCreateTime`, which a copy keeps).
@@ -74,20 +79,26 @@ pub struct Input<'a> {
 /// result, or records contradict each other.
 pub fn judge(input: &Input<'_>) -> Result<Report> {
     let evidence = Evidence::gather(input.frame, input.observation, input.again, input.examination)?;
-    let mut tables: Vec<(TableJudgement, bool)> = evidence
-        .tables
-        .iter()
-        .map(|table| (table::judge(table, input.frame.is_some()), table.restored.primary_key.is_empty()))
-        .collect();
-    tables.extend(
-        evidence
-            .absent
-            .iter()
-            .map(|absent| (table::judge_absent(absent), absent.planned.primary_key.is_empty())),
-    );
     let mut findings = whole::findings(input);
+    let comparison = earlier::compare(input.earlier, input.examination)?;
+    let then = comparison.as_ref().and_then(Comparison::operation_id);
+    let mut tables: Vec<(TableJudgement, bool)> = Vec::with_capacity(evidence.tables.len());
+    for table in &evidence.tables {
+        let own = table::judge(table, input.frame.is_some());
+        let weighed = match &comparison {
+            Some(comparison) => comparison.weigh(own),
+            None => own,
+        };
+        tables.push((weighed, table.restored.primary_key.is_empty()));
+    }
+    let mut gone: Vec<TableJudgement> = evidence.absent.iter().map(table::judge_absent).collect();
+    if let Some(comparison) = &comparison {
+        comparison.weigh_gone(&mut gone);
+        findings.extend(comparison.findings());
+    }
+    tables.extend(gone.into_iter().map(|table| (table, false)));
     for (table, keyless) in &tables {
-        findings.extend(table_finding(table));
+        findings.extend(table_finding(table, then));
         if *keyless && table.different_rows.is_some() {
             findings.push(finding(
                 Severity::Info,
@@ -102,8 +113,9 @@ pub fn judge(input: &Input<'_>) -> Result<Report> {
     tables.sort_by(|a, b| (b.verdict, &a.name).cmp(&(a.verdict, &b.name)));
 
     let coverage = coverage(&tables);
+    let earlier = comparison.as_ref().map(|comparison| comparison.summary(&tables));
     let level = if input.frame.is_some() { Level::Content } else { Level::Structure };
-    let judgement = summarise(input, level, &findings, &tables, coverage);
+    let judgement = summarise(input, level, &findings, &tables, coverage, earlier);
     Ok(Report {
         format: Report::FORMAT,
         judgement,
@@ -126,6 +138,7 @@ fn summarise(
     findings: &[Finding],
     tables: &[TableJudgement],
     coverage: Coverage,
+    earlier: Option<EarlierProof>,
 ) -> Judgement {
     let of = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;
     let errors = of(Severity::Error);
@@ -136,13 +149,15 @@ fn summarise(
         database: input.database.map(str::to_owned),
         verdict,
         level,
-        headline: headline(input.snapshot_id, verdict, level, tables, &coverage, findings),
+        headline: headline(input.snapshot_id, verdict, level, tables, &coverage, findings)
+            + &earlier.as_ref().map(beside_earlier).unwrap_or_default(),
         findings: findings.iter().take(MAX_FINDINGS).cloned().collect(),
         finding_count: findings.len() as u64,
         error_count: errors,
         warning_count: of(Severity::Warning),
         row_count: coverage.total.rows,
         coverage,
+        earlier,
         checks: whole::count(input.examination),
         rpo_seconds: whole::measured_rpo(input),
         schema_fingerprint: Some(fingerprint(input.examination)),
@@ -180,6 +195,19 @@ fn headline(
     }
 }
 
+/// What the headline says of the comparison with an earlier proof.
+fn beside_earlier(earlier: &EarlierProof) -> String {
+    let then = earlier.operation_id.as_deref().unwrap_or("an earlier proof");
+    match &earlier.not_comparable {
+        Some(reason) => format!("; not compared with the restore of {then}: {reason}"),
+        None => format!(
+            "; {} of {} tables are equal to the restore of {then}",
+            earlier.equal.tables,
+            earlier.equal.tables + earlier.different.tables + earlier.unknown.tables
+        ),
+    }
+}
+
 /// One SHA-256 over all classes of all databases of the restore.
 fn fingerprint(examination: &Examination) -> String {
     let mut hash = Sha256::new();
@@ -194,7 +222,7 @@ fn fingerprint(examination: &Examination) -> String {
     hex(&hash.finalize())
 }
 
-fn table_finding(table: &TableJudgement) -> Option<Finding> {
+fn table_finding(table: &TableJudgement, then: Option<&str>) -> Option<Finding> {
     let (severity, kind) = match table.verdict {
         TableVerdict::Exact | TableVerdict::Explained => return None,
         // Unlogged tables have their own finding, and without a frame every table is only plausible.
@@ -261,6 +289,9 @@ fn table_finding(table: &TableJudgement) -> Option<Finding> {
         }
         _ => String::new(),
     };
+    if let (TableVerdict::Different, Some(told)) = (table.verdict, unlike_earlier(table, then)) {
+        message = told;
+    }
     if table.reason == Reason::UnreadableHere && table.framed_rows.is_none() {
         "It cannot be read on the restore.".clone_into(&mut message);
     }
@@ -274,6 +305,27 @@ fn table_finding(table: &TableJudgement) -> Option<Finding> {
     let mut finding = finding(severity, kind, table.name.to_string(), message);
     finding.blocks = table.blocks.iter().take(MAX_FINDING_RANGES).copied().collect();
     Some(finding)
+}
+
+/// What to say of a table that is not what it was on an earlier restore of the same snapshot.
+fn unlike_earlier(table: &TableJudgement, then: Option<&str>) -> Option<String> {
+    let then = then.unwrap_or("an earlier proof");
+    let rows = table.rows + table.newer_rows;
+    match table.earlier.as_ref()? {
+        BesideEarlier::Different { rows: were } if *were == rows => Some(format!(
+            "It is not what it was when {then} restored the same snapshot: {rows} rows, with other content or columns."
+        )),
+        BesideEarlier::Different { rows: were } => Some(format!(
+            "It is not what it was when {then} restored the same snapshot: {were} rows then, {rows} now."
+        )),
+        BesideEarlier::New => {
+            Some(format!("It was not there when {then} restored the same snapshot, and has {rows} rows now."))
+        }
+        BesideEarlier::Missing { rows: were } => {
+            Some(format!("It was there, with {were} rows, when {then} restored the same snapshot."))
+        }
+        BesideEarlier::Equal | BesideEarlier::NotComparable { .. } => None,
+    }
 }
 
 fn blocks(table: &TableJudgement) -> String {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::examination::{CheckResult, RowDifference};
 use super::frame::{Heartbeat, SchemaFingerprint, ServerFacts, TableName};
+use crate::ids::OperationId;
 
 /// Whether the backup may be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,6 +164,73 @@ pub struct TableJudgement {
     pub different_rows: Option<u64>,
     /// At most 100 of them, by primary key or place.
     pub different_keys: Vec<RowDifference>,
+    /// What it is beside an earlier, proven restore of the same snapshot; `None` where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<BesideEarlier>,
+}
+
+/// A table beside the same table of an earlier, proven restore of the same snapshot. Between the two nobody wrote, so
+/// nothing explains a difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum BesideEarlier {
+    /// Every slice has the same rows, also those that are newer than the frame as far as their number goes.
+    Equal,
+    /// It has other rows.
+    Different {
+        /// The rows that it had, newer ones than the frame included.
+        rows: u64,
+    },
+    /// It was not there then.
+    New,
+    /// It was there then, and is not now.
+    Missing {
+        /// The rows that it had.
+        rows: u64,
+    },
+    /// They cannot be compared.
+    NotComparable {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The earlier proof that this one was compared with, and how far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EarlierProof {
+    /// Its operation; `None` where the snapshot is known to be proven, and nothing says by which operation.
+    pub operation_id: Option<String>,
+    /// Why nothing could be compared; `None` where something was.
+    pub not_comparable: Option<String>,
+    /// Tables that are what they were then.
+    pub equal: Amount,
+    /// Tables that are not.
+    pub different: Amount,
+    /// Tables of which it cannot be told.
+    pub unknown: Amount,
+}
+
+/// Which proof of a backup's snapshot was the first to find it proven: later proofs of it, and of its copies, are
+/// compared with that one's restore. Written once, beside the backup's other records, and never for an unproven one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FirstProof {
+    /// Version of this format.
+    pub format: u32,
+    /// The proof's operation, whose records hold the restore's digests.
+    pub operation_id: OperationId,
+    /// The snapshot that it restored.
+    pub snapshot_arn: String,
+    /// When it was judged.
+    pub judged_at: Timestamp,
+}
+
+impl FirstProof {
+    /// Version of the format that this code writes.
+    pub const FORMAT: u32 = 1;
+    /// The record's name among the backup's.
+    pub const RECORD: &'static str = "first-proof.json";
 }
 
 /// How much a finding weighs.
@@ -197,6 +265,8 @@ pub enum FindingKind {
     CheckFaulty,
     /// The catalogue is in a state that the source was not in.
     SchemaDifferent,
+    /// The catalogue, a sequence or the heartbeat is not what an earlier restore of the same snapshot had.
+    RestoreDiffers,
     /// A sequence would hand out values that are in use.
     SequenceBehind,
     /// A structural check could not be made.
@@ -223,6 +293,8 @@ pub enum FindingKind {
     NoPrimaryKey,
     /// The observation of the source after the snapshot is missing.
     ObservationMissing,
+    /// It could not be compared with an earlier restore of the same snapshot, or not all of it.
+    EarlierNotComparable,
     /// Quick: the snapshot's status, size, engine, age, encryption, owner or tags.
     Snapshot,
 }
@@ -322,6 +394,9 @@ pub struct Judgement {
     pub coverage: Coverage,
     /// Rows on the restore.
     pub row_count: u64,
+    /// The earlier proof of the same snapshot that it was compared with; `None` where none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<EarlierProof>,
     /// What came of the structural checks.
     pub checks: CheckCounts,
     /// Measured recovery point objective: from the newest moment that is found on the restore to the moment of

@@ -113,7 +113,7 @@ fn damaged(what: String) -> DrError {
 }
 
 /// The results of the units in the plan's order.
-fn in_order<'a>(
+pub(super) fn in_order<'a>(
     what: &str,
     operation: &str,
     units: &[Unit],

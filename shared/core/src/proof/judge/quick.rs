@@ -84,6 +84,7 @@ pub fn judge(input: &QuickInput<'_>) -> Report {
         finding_count: findings.len() as u64,
         error_count: errors,
         warning_count: of(Severity::Warning),
+        earlier: None,
         coverage: Coverage::default(),
         row_count: 0,
         checks: CheckCounts::default(),

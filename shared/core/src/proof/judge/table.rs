@@ -90,6 +90,7 @@ pub(super) fn blank(facts: &TableFacts, reason: Reason) -> TableJudgement {
         blocks: Vec::new(),
         different_rows: None,
         different_keys: Vec::new(),
+        earlier: None,
     }
 }
 

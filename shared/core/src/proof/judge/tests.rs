@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod earlier;
 mod keyed;
 mod properties;
 mod tables;
@@ -215,6 +216,10 @@ impl World {
     }
 
     fn judge_with(&self, again: &[UnitResult]) -> Result<Report> {
+        self.judge_beside(again, Earlier::None)
+    }
+
+    fn judge_beside(&self, again: &[UnitResult], earlier: Earlier<'_>) -> Result<Report> {
         judge(&Input {
             operation_id: "proof-1",
             snapshot_id: "s",
@@ -222,6 +227,7 @@ impl World {
             frame: (!self.without_frame).then_some(&self.frame),
             observation: self.observation.as_ref(),
             again,
+            earlier,
             examination: &self.examination,
             snapshot_taken_at: Some(at(65)),
             max_rpo_seconds: self.max_rpo,
