@@ -144,12 +144,16 @@ async fn follow(
     let open = async |settings: &ConnectionSettings| {
         Session::open(&settings.for_database(database), Access::ReadOnly).await
     };
-    let here = open(restore).await?;
+    // Both servers are asked at once, here and below: they are two machines, each with its own disks.
+    let (here, there) = tokio::join!(open(restore), open(source));
+    let here = here?;
     *incarnation = Some(here.incarnation().to_owned());
-    let there = Side::new(open(source).await?, difference.framed, horizon).await?;
+    let (here, there) = tokio::try_join!(
+        Side::new(here, difference.restored, horizon),
+        Side::new(there?, difference.framed, horizon)
+    )?;
     let there = there.ok_or_else(|| Stop::Unavailable("the table was dropped on the source".to_owned()))?;
     check_unchanged(&there, difference.framed)?;
-    let here = Side::new(here, difference.restored, horizon).await?;
     let here = here.ok_or_else(|| Stop::Unavailable("the table is gone from the restore".to_owned()))?;
     if here.table.row(&difference.framed.columns) != there.table.row(&difference.framed.columns) {
         return Err(Stop::Unavailable("the table's columns were changed".to_owned()));
@@ -177,11 +181,14 @@ async fn compare(
     difference: &Difference<'_>,
 ) -> std::result::Result<NarrowingOutcome, Stop> {
     let slice = difference.slice;
-    let source_parts = there.parts(slice.first_block, slice.end_block).await?;
+    let (source_parts, restore_parts) = tokio::try_join!(
+        there.parts(slice.first_block, slice.end_block),
+        here.parts(slice.first_block, slice.end_block)
+    )?;
     let Read::All(source_parts) = source_parts else {
         return Err(Stop::Unavailable("the source cannot be read there".to_owned()));
     };
-    let restore_parts = match here.parts(slice.first_block, slice.end_block).await? {
+    let restore_parts = match restore_parts {
         Read::All(parts) => parts,
         // Something is unreadable: every part has to be looked at by itself.
         Read::Damaged => here.parts_one_by_one(&slice).await?,
@@ -207,10 +214,11 @@ async fn compare(
         let first = number * STEP;
         let first_here = first.max(slice.first_block);
         let end = slice.end_block.map_or(first + STEP, |end| end.min(first + STEP));
-        let Read::All(untouched) = there.rows(first_here, end).await? else {
+        let (untouched, found) = tokio::try_join!(there.rows(first_here, end), here.rows(first_here, end))?;
+        let Read::All(untouched) = untouched else {
             return Err(Stop::Unavailable("the source cannot be read there".to_owned()));
         };
-        let found = match here.rows(first_here, end).await? {
+        let found = match found {
             Read::All(rows) => rows,
             Read::Damaged => here.rows_block_by_block(first_here, end).await?,
         };
