@@ -11,9 +11,9 @@ use dr_core::Result;
 use dr_core::proof::frame::TableName;
 use dr_core::proof::keyed::{SourceState, TableState, Written};
 
-use super::NOT_USERS;
 use super::server::moment;
 use super::tables::structures;
+use super::{FOREIGN_TABLE, NOT_USERS};
 use crate::session::Session;
 
 type Names = (String, String);
@@ -42,7 +42,8 @@ pub async fn state(session: &Session) -> Result<SourceState> {
     let structures = structures(session).await?;
     let sql = format!(
         "SELECT table_schema, table_name, create_time, update_time FROM information_schema.tables \
-         WHERE table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND table_schema NOT IN {NOT_USERS}"
+         WHERE table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND table_schema NOT IN {NOT_USERS} \
+           AND {FOREIGN_TABLE}"
     );
     let mut tables = Vec::new();
     for row in session.rows(doing, &sql).await? {

@@ -8,7 +8,7 @@ use dr_core::proof::keyed::{KeyedColumn, KeyedFacts};
 use dr_database::Pace;
 use sha2::{Digest as _, Sha256};
 
-use super::NOT_USERS;
+use super::{FOREIGN_TABLE, NOT_USERS};
 use crate::digest::source;
 use crate::session::Session;
 use crate::text::{TextRow, identifier, literal, unexpected};
@@ -102,7 +102,8 @@ pub async fn tables(session: &Session) -> Result<Vec<TableFacts>> {
     }
     let sql = format!(
         "SELECT table_schema, table_name, engine, table_type, data_length FROM information_schema.tables \
-         WHERE table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND table_schema NOT IN {NOT_USERS}"
+         WHERE table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND table_schema NOT IN {NOT_USERS} \
+           AND {FOREIGN_TABLE}"
     );
     let mut found = Vec::new();
     for row in session.rows("listing the tables", &sql).await? {

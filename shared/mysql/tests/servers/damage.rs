@@ -19,6 +19,8 @@ const SCHEMA: &str = "CREATE DATABASE shop; USE shop; \
     INSERT INTO keyless SELECT seq % 100, REPEAT('k', 50) FROM mysql.seq_1_to_2000; \
     INSERT INTO aria SELECT seq, REPEAT('a', 80) FROM mysql.seq_1_to_1000; \
     INSERT INTO isam SELECT seq, REPEAT('i', 80) FROM mysql.seq_1_to_1000; \
+    CREATE DATABASE lifeboat; CREATE TABLE lifeboat.Heartbeat (id INT PRIMARY KEY, v VARCHAR(100)); \
+    INSERT INTO lifeboat.Heartbeat SELECT seq, 'not ours' FROM mysql.seq_1_to_100; \
     INSERT INTO memory VALUES (1); ANALYZE TABLE orders, customers";
 
 enum Expected {
@@ -63,7 +65,7 @@ async fn every_kind_of_damage_is_found_and_named_and_an_undamaged_copy_is_proven
     let report = framed.examine(&restore).await.unwrap();
     assert_eq!(errors(&report), [""; 0]);
     assert_eq!(report.judgement.verdict, Verdict::Proven);
-    for name in ["customers", "orders", "keyless", "aria", "isam"] {
+    for name in ["customers", "orders", "keyless", "aria", "isam", "Heartbeat"] {
         assert_eq!(table(&report, name).verdict, TableVerdict::Exact, "{name}");
     }
     assert_eq!(table(&report, "memory").reason, Reason::Unlogged);
@@ -123,6 +125,11 @@ async fn every_kind_of_damage_is_found_and_named_and_an_undamaged_copy_is_proven
             "a row of a table without a key edited",
             sql("UPDATE keyless SET n = 1000 LIMIT 1"),
             vec![Table("keyless", &[Reason::ContentDiffers])],
+        ),
+        (
+            "a row of a table beside our own",
+            sql("DELETE FROM lifeboat.Heartbeat WHERE id = 50"),
+            vec![Table("Heartbeat", &[Reason::RowsMissing])],
         ),
         ("a table dropped", sql("DROP TABLE keyless"), vec![Table("keyless", &[Reason::TableMissing])]),
         (

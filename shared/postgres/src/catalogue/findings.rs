@@ -4,10 +4,10 @@ use dr_core::Result;
 use dr_core::proof::examination::CatalogueFindings;
 use dr_core::proof::frame::{Heartbeat, TableName};
 
+use super::USER_SCHEMA;
 use super::fingerprint::fingerprint;
 use super::sequences::sequences;
 use super::server::databases;
-use super::{OWN_SCHEMA, USER_SCHEMA};
 use crate::heartbeat;
 use crate::session::Session;
 use dr_database::Access;
@@ -107,5 +107,3 @@ async fn collation_drift(session: &Session) -> Result<Vec<String>> {
     let rows = session.catalogue_rows("comparing collation versions", &sql).await?;
     rows.iter().map(|row| Ok(format!("{database}: {}", row.text(0)?))).collect()
 }
-
-const _: () = assert!(matches!(OWN_SCHEMA.as_bytes(), b"lifeboat"), "the queries name it literally");

@@ -7,7 +7,7 @@
 use dr_core::Result;
 use dr_core::proof::frame::SchemaFingerprint;
 
-use super::USER_SCHEMA;
+use super::{FOREIGN_RELATION, FOREIGN_SCHEMA, USER_SCHEMA};
 use crate::session::Session;
 
 /// The fingerprint of the session's database.
@@ -47,8 +47,10 @@ fn grants(list: &str) -> String {
 #[expect(clippy::too_many_lines, reason = "a list of queries, one an entry")]
 fn classes(major: u32) -> Vec<(&'static str, String)> {
     let with_class = "(pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)";
-    let of_user =
-        format!("WHERE {USER_SCHEMA} AND c.relpersistence IN ('p', 'u') AND {}", own("pg_class", "c.oid"));
+    let of_user = format!(
+        "WHERE {USER_SCHEMA} AND {FOREIGN_RELATION} AND c.relpersistence IN ('p', 'u') AND {}",
+        own("pg_class", "c.oid")
+    );
     let relations = format!("{with_class} {of_user}");
     let name = "quote_ident(n.nspname), quote_ident(c.relname)";
     let nulls = if major >= 15 { "i.indnullsnotdistinct" } else { "false" };
@@ -57,7 +59,7 @@ fn classes(major: u32) -> Vec<(&'static str, String)> {
             "schemas",
             format!(
                 "SELECT concat_ws(' ', quote_ident(n.nspname), n.nspowner::regrole) FROM pg_namespace n \
-                 WHERE {USER_SCHEMA} AND {}",
+                 WHERE {USER_SCHEMA} AND {FOREIGN_SCHEMA} AND {}",
                 own("pg_namespace", "n.oid")
             ),
         ),
@@ -118,7 +120,9 @@ fn classes(major: u32) -> Vec<(&'static str, String)> {
                 "SELECT concat_ws(' ', quote_ident(n.nspname), k.conrelid::regclass, k.contypid::regtype, \
                    quote_ident(k.conname), k.contype, k.convalidated, pg_get_constraintdef(k.oid)) \
                  FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace \
-                 WHERE {USER_SCHEMA} AND {} AND k.contype <> 'n' AND (k.conrelid = 0 OR {})",
+                   LEFT JOIN pg_class c ON c.oid = k.conrelid \
+                 WHERE {USER_SCHEMA} AND {} AND k.contype <> 'n' \
+                   AND (c.oid IS NULL OR {FOREIGN_RELATION} AND {})",
                 own("pg_constraint", "k.oid"),
                 own("pg_class", "k.conrelid"),
             ),
@@ -129,7 +133,7 @@ fn classes(major: u32) -> Vec<(&'static str, String)> {
                 "SELECT concat_ws(' ', pg_get_indexdef(i.indexrelid), i.indisprimary, i.indisreplident, \
                    i.indisclustered, i.indisvalid, {nulls}) \
                  FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE {USER_SCHEMA} AND c.relpersistence IN ('p', 'u') AND {}",
+                 WHERE {USER_SCHEMA} AND {FOREIGN_RELATION} AND c.relpersistence IN ('p', 'u') AND {}",
                 own("pg_class", "i.indrelid")
             ),
         ),
@@ -164,7 +168,7 @@ fn classes(major: u32) -> Vec<(&'static str, String)> {
             format!(
                 "SELECT concat_ws(' ', pg_get_triggerdef(t.oid), t.tgenabled) FROM pg_trigger t \
                  JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE {USER_SCHEMA} AND NOT t.tgisinternal AND {} \
+                 WHERE {USER_SCHEMA} AND {FOREIGN_RELATION} AND NOT t.tgisinternal AND {} \
                  UNION ALL SELECT concat_ws(' ', quote_ident(e.evtname), e.evtevent, e.evtfoid::regprocedure, \
                    e.evtenabled, array_to_string(e.evttags, ',')) FROM pg_event_trigger e WHERE {}",
                 own("pg_trigger", "t.oid"),
@@ -176,7 +180,7 @@ fn classes(major: u32) -> Vec<(&'static str, String)> {
             format!(
                 "SELECT concat_ws(' ', pg_get_ruledef(r.oid), r.ev_enabled) FROM pg_rewrite r \
                  JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE {USER_SCHEMA} AND r.rulename <> '_RETURN' AND {}",
+                 WHERE {USER_SCHEMA} AND {FOREIGN_RELATION} AND r.rulename <> '_RETURN' AND {}",
                 own("pg_class", "c.oid")
             ),
         ),
@@ -188,7 +192,7 @@ fn classes(major: u32) -> Vec<(&'static str, String)> {
                       CASE WHEN r = 0 THEN 'public' ELSE r::regrole::text END COLLATE \"C\") FROM unnest(p.polroles) r), \
                    pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) \
                  FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE {USER_SCHEMA}"
+                 WHERE {USER_SCHEMA} AND {FOREIGN_RELATION}"
             ),
         ),
         (
@@ -196,12 +200,13 @@ fn classes(major: u32) -> Vec<(&'static str, String)> {
             format!(
                 "SELECT concat_ws(' ', 'relation', {name}, {}) FROM {relations} AND c.relkind NOT IN ('i', 'I') \
                  UNION ALL SELECT concat_ws(' ', 'schema', quote_ident(n.nspname), {}) FROM pg_namespace n \
-                   WHERE {USER_SCHEMA} \
+                   WHERE {USER_SCHEMA} AND {FOREIGN_SCHEMA} \
                  UNION ALL SELECT concat_ws(' ', 'function', p.oid::regprocedure, {}) FROM pg_proc p \
                    JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {USER_SCHEMA} AND {} \
                  UNION ALL SELECT concat_ws(' ', 'column', a.attrelid::regclass, quote_ident(a.attname), {}) \
                    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
-                   JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {USER_SCHEMA} AND a.attacl IS NOT NULL \
+                   JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {USER_SCHEMA} AND {FOREIGN_RELATION} \
+                   AND a.attacl IS NOT NULL \
                  UNION ALL SELECT concat_ws(' ', 'by default', d.defaclrole::regrole, d.defaclnamespace::regnamespace, \
                    d.defaclobjtype, {}) FROM pg_default_acl d",
                 grants("c.relacl"),
@@ -217,7 +222,7 @@ fn classes(major: u32) -> Vec<(&'static str, String)> {
             format!(
                 "SELECT concat_ws(' ', c.oid::regclass, d.objsubid, d.description) FROM pg_description d \
                  JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE d.classoid = 'pg_class'::regclass AND {USER_SCHEMA} AND {}",
+                 WHERE d.classoid = 'pg_class'::regclass AND {USER_SCHEMA} AND {FOREIGN_RELATION} AND {}",
                 own("pg_class", "c.oid")
             ),
         ),

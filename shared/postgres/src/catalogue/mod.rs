@@ -9,12 +9,16 @@ pub mod sequences;
 pub mod server;
 pub mod tables;
 
-/// The schema that holds what Lifeboat writes itself: left out of everything.
-pub const OWN_SCHEMA: &str = "lifeboat";
-
-/// SQL: namespace `n` holds users' objects.
-pub(crate) const USER_SCHEMA: &str = "n.nspname NOT IN ('pg_catalog', 'information_schema', 'lifeboat') \
+/// SQL: namespace `n` may hold users' objects. The schema `lifeboat` may, too.
+pub(crate) const USER_SCHEMA: &str = "n.nspname NOT IN ('pg_catalog', 'information_schema') \
      AND n.nspname !~ '^pg_(toast|temp)'";
+
+/// SQL: namespace `n` is not the one that Lifeboat makes for its heartbeat and, on a restore, for `amcheck`.
+pub(crate) const FOREIGN_SCHEMA: &str = "n.nspname <> 'lifeboat'";
+
+/// SQL: relation `c` in namespace `n` is not the table that Lifeboat writes itself, by its exact name.
+pub(crate) const FOREIGN_RELATION: &str =
+    "NOT (n.nspname = 'lifeboat' AND c.relname IN ('heartbeat', 'heartbeat_pkey'))";
 
 /// SQL: the SHA-256 of what columns `a` of class `c` are, without columns that were dropped.
 pub(crate) const STRUCTURE: &str = "(SELECT encode(sha256(convert_to(coalesce(string_agg(concat_ws(' ', a.attnum, \
@@ -25,7 +29,7 @@ pub(crate) const STRUCTURE: &str = "(SELECT encode(sha256(convert_to(coalesce(st
 /// SQL: class `c` in namespace `n` is a table whose rows are the users' and are kept here.
 pub(crate) fn user_tables() -> String {
     format!(
-        "{USER_SCHEMA} AND c.relpersistence IN ('p', 'u') \
+        "{USER_SCHEMA} AND {FOREIGN_RELATION} AND c.relpersistence IN ('p', 'u') \
          AND (c.relkind = 'r' OR c.relkind = 'm' AND c.relispopulated)"
     )
 }

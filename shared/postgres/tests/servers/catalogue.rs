@@ -28,6 +28,9 @@ fn differing(one: &SchemaFingerprint, two: &SchemaFingerprint) -> BTreeSet<Strin
 async fn the_fingerprint_changes_in_the_classes_that_were_changed() {
     let cases: &[(&str, &[&str])] = &[
         ("CREATE SCHEMA s", &["schemas", "grants"]),
+        ("CREATE SCHEMA lifeboat", &[]),
+        ("CREATE TABLE lifeboat.notes (id int)", &["tables", "columns", "grants"]),
+        ("CREATE INDEX notes_id ON lifeboat.notes (id)", &["indexes"]),
         ("CREATE TABLE s.t (id int, v text COLLATE \"C\")", &["tables", "columns", "grants"]),
         ("ALTER TABLE s.t ALTER id SET NOT NULL", &["columns"]),
         ("ALTER TABLE s.t ALTER v TYPE varchar(10)", &["columns"]),
@@ -61,7 +64,7 @@ async fn the_fingerprint_changes_in_the_classes_that_were_changed() {
         ("COMMENT ON COLUMN s.t.v IS 'x'", &["comments"]),
         ("CREATE PUBLICATION pub FOR TABLE s.t", &["publications"]),
         ("CREATE EXTENSION pageinspect", &["extensions"]),
-        ("CREATE EXTENSION amcheck", &[]),
+        ("CREATE EXTENSION amcheck SCHEMA lifeboat", &[]),
         ("INSERT INTO s.t VALUES (5, 'x')", &[]),
         ("CREATE TEMP TABLE x (id int)", &[]),
         ("ALTER TABLE s.t DROP COLUMN v CASCADE", &["columns", "indexes", "grants", "comments"]),
