@@ -12,6 +12,7 @@ use dr_core::config::{self, Vars};
 use dr_core::fleet::{self, Coverage, Roll, Run, RunOutcome, Summary, Told, Tolerance};
 use dr_core::ids::{OperationId, Region, SnapshotId};
 use dr_core::observed::DatabaseKind;
+use dr_core::proof::judgement::FirstProof;
 use dr_core::recovery::{Aim, Chosen, RecoverySelector, Search};
 use dr_core::{DrError, ErrorName, Result};
 use jiff::Timestamp;
@@ -138,6 +139,8 @@ pub enum ChoiceAnswer {
         chosen: Option<Chosen>,
         /// The backup whose frame it can be compared with.
         frame_operation_id: Option<OperationId>,
+        /// The first proof that found it proven.
+        earlier_operation_id: Option<OperationId>,
         /// What the choice follows from.
         seed: String,
         /// Snapshots that were looked at.
@@ -304,11 +307,31 @@ impl Planner {
         seed: String,
         (looked_at, eligible): (u64, u64),
     ) -> Result<ChoiceAnswer> {
-        let frame_operation_id = match chosen.as_ref().and_then(|chosen| chosen.owner.clone()) {
-            Some(owner) if self.has_frame(&owner).await? => Some(owner),
-            _ => None,
-        };
-        Ok(ChoiceAnswer::Done { chosen, frame_operation_id, seed, seen: looked_at, eligible })
+        let (mut frame_operation_id, mut earlier_operation_id) = (None, None);
+        if let Some(owner) = chosen.as_ref().and_then(|chosen| chosen.owner.clone()) {
+            earlier_operation_id = self.first_proof(&owner).await?.map(|first| first.operation_id);
+            frame_operation_id = self.has_frame(&owner).await?.then_some(owner);
+        }
+        Ok(ChoiceAnswer::Done {
+            chosen,
+            frame_operation_id,
+            earlier_operation_id,
+            seed,
+            seen: looked_at,
+            eligible,
+        })
+    }
+
+    /// Which proof was the first to find a backup's snapshot proven, as far as is known here or at home.
+    async fn first_proof(&self, operation: &OperationId) -> Result<Option<FirstProof>> {
+        let key = format!("operations/{operation}/{}", FirstProof::RECORD);
+        if let Some(first) = read(&self.bucket(), &key).await? {
+            return Ok(Some(first));
+        }
+        match &self.config.home {
+            Some((region, bucket)) => read(&self.clients.bucket_in(region, bucket.clone()), &key).await,
+            None => Ok(None),
+        }
     }
 
     /// Whether a backup's frame is whole, here or at home. Its last record is its heartbeat.

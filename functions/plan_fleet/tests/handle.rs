@@ -353,7 +353,7 @@ async fn snapshots_of_clusters_are_recovery_points_too() {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_compared_with_the_frame_of_its_backup_here_or_at_home() {
+async fn a_snapshot_is_compared_with_the_frame_and_the_first_proof_of_its_backup_here_or_at_home() {
     let one = |sent: &Sent| match sent.parameter("DBSnapshotIdentifier").as_str() {
         _ if sent.action == "DescribeDBClusterSnapshots" => {
             Reply::query_error(404, "DBClusterSnapshotNotFoundFault", "missing")
@@ -375,7 +375,21 @@ async fn a_snapshot_is_compared_with_the_frame_of_its_backup_here_or_at_home() {
         let answer = aws.call(named("lifeboat-orders-7"), 250).await.unwrap();
         assert_eq!(answer["frameOperationId"], expected, "{bucket:?}");
         assert_eq!(answer["chosen"]["owner"], "backup-0000000000000007");
+        assert_eq!(answer["earlierOperationId"], Value::Null, "nothing says that it was proven");
     }
+    let first = "operations/backup-0000000000000007/first-proof.json";
+    let proof = json!({
+        "format": 1, "operationId": "proof-0000000000000009", "snapshotArn": "arn:x", "judgedAt": "2026-01-02T03:04:05Z",
+    });
+    for bucket in ["frames", "home"] {
+        let aws = Aws::new(one);
+        aws.put(&format!("{bucket}/{first}"), &proof);
+        let answer = aws.call(named("lifeboat-orders-7"), 250).await.unwrap();
+        assert_eq!(answer["earlierOperationId"], "proof-0000000000000009", "{bucket}");
+    }
+    let aws = Aws::new(one);
+    aws.put(&format!("frames/{first}"), &json!({"operationId": 7}));
+    assert_eq!(aws.call(named("lifeboat-orders-7"), 250).await.unwrap_err(), ErrorName::MetadataDamaged);
     assert_eq!(Aws::new(one).call(named("missing"), 250).await.unwrap_err(), ErrorName::SnapshotMissing);
     let both = choose(&json!({"snapshotId": "lifeboat-orders-7"}));
     assert_eq!(Aws::new(one).call(both, 250).await.unwrap_err(), ErrorName::InvalidInput);

@@ -86,6 +86,9 @@ pub struct Choose {
     /// The backup whose frame it can be compared with.
     #[serde(default)]
     pub frame_operation_id: Option<OperationId>,
+    /// The first proof that found it proven.
+    #[serde(default)]
+    pub earlier_operation_id: Option<OperationId>,
     /// What the choice follows from.
     pub seed: String,
     /// Snapshots that were looked at.
@@ -99,6 +102,7 @@ impl Choose {
         Choice {
             chosen: self.chosen.clone(),
             frame_operation_id: self.frame_operation_id.clone(),
+            earlier_operation_id: self.earlier_operation_id.clone(),
             seed: self.seed.clone(),
             seen: self.seen,
             eligible: self.eligible,

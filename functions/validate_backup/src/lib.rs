@@ -20,9 +20,11 @@ mod measure;
 
 use dr_aws::Invocation;
 use dr_core::ids::OperationId;
-use dr_core::observed::DatabaseKind;
+use dr_core::labels::{self, Proof};
+use dr_core::observed::{DatabaseKind, SnapshotFacts};
 use dr_core::proof::cut::UNIT_BYTES;
-use dr_core::proof::judgement::RestoreFacts;
+use dr_core::proof::judgement::{Level, RestoreFacts};
+use dr_core::recovery::Chosen;
 use dr_core::{ErrorName, Result};
 use dr_postgres::Source;
 
@@ -84,12 +86,16 @@ impl<S: Store> Handler<S> {
         Ok(Answer::Stage(stage))
     }
 
-    /// The records of a backup's frame: here, or at home when there are none here.
-    async fn frame_of(&self, operation: Option<&OperationId>) -> Result<Option<Records<'_, S>>> {
+    /// The records of an operation: here, or at home when `record` is not here.
+    async fn records_of(
+        &self,
+        operation: Option<&OperationId>,
+        record: &str,
+    ) -> Result<Option<Records<'_, S>>> {
         let Some(id) = operation else { return Ok(None) };
         let here = Records::of(&self.store, id.as_str());
         match &self.home {
-            Some(home) if !here.has(frame::PLAN).await? => Ok(Some(Records::of(home, id.as_str()))),
+            Some(home) if !here.has(record).await? => Ok(Some(Records::of(home, id.as_str()))),
             _ => Ok(Some(here)),
         }
     }
@@ -114,7 +120,7 @@ impl<S: Store> Handler<S> {
         request.validation.check()?;
         let restore = self.reach.target(&request.target).await?;
         let records = Records::of(&self.store, request.operation_id.as_str());
-        let frame = self.frame_of(request.frame_operation_id.as_ref()).await?;
+        let frame = self.records_of(request.frame_operation_id.as_ref(), frame::PLAN).await?;
         let subject = examine::Subject {
             records: &records,
             frame: frame.as_ref(),
@@ -141,7 +147,7 @@ impl<S: Store> Handler<S> {
     async fn judge(&self, request: &JudgeRequest, invocation: &Invocation) -> Result<Answer> {
         let snapshot = self.reach.snapshot(&request.snapshot_id, request.database_kind).await?;
         let records = Records::of(&self.store, request.operation_id.as_str());
-        let frame = self.frame_of(request.frame_operation_id.as_ref()).await?;
+        let frame = self.records_of(request.frame_operation_id.as_ref(), frame::PLAN).await?;
         let circumstances = judge::Circumstances {
             snapshot_id: request.snapshot_id.as_str().to_owned(),
             database: Some(request.database.as_ref().map_or(snapshot.database.clone(), ToString::to_string)),
@@ -153,7 +159,22 @@ impl<S: Store> Handler<S> {
             },
             now: invocation.received_at,
         };
-        let (report, new) = judge::conclude(&records, frame.as_ref(), &circumstances).await?;
+        let then = self.records_of(request.earlier_operation_id.as_ref(), judge::REPORT).await?;
+        let earlier = match &then {
+            Some(then) => judge::Known::Proof(then),
+            None if was_proven(&snapshot) => judge::Known::Unnamed,
+            None => judge::Known::Nothing,
+        };
+        let (report, new) = judge::conclude(&records, frame.as_ref(), earlier, &circumstances).await?;
+        // Later proofs are compared with this one, unless this one was with an earlier one, or with another backup's
+        // frame.
+        if let Some(owner) = Chosen::of(&snapshot).owner
+            && request.earlier_operation_id.is_none()
+            && request.frame_operation_id.as_ref().is_none_or(|frame| *frame == owner)
+        {
+            let backup = Records::of(&self.store, owner.as_str());
+            judge::remember_first(&backup, &request.operation_id, &snapshot.arn, &report).await?;
+        }
         if new {
             measure::judgement(&report);
         }
@@ -168,4 +189,10 @@ impl<S: Store> Handler<S> {
         measure::judgement(&report);
         Ok(Answer::Judgement(Box::new(report.judgement)))
     }
+}
+
+/// Whether a snapshot, or the one that it is a copy of, was restored and found proven before, by its tags.
+fn was_proven(snapshot: &SnapshotFacts) -> bool {
+    let level = snapshot.tags.get(labels::PROOF_LEVEL).and_then(|level| Level::parse(level));
+    labels::has(&snapshot.tags, labels::PROOF, Proof::Proven.as_str()) && level > Some(Level::Quick)
 }

@@ -90,6 +90,10 @@ pub struct JudgeRequest {
     /// The operation that framed the source.
     #[serde(default)]
     pub frame_operation_id: Option<OperationId>,
+    /// The first proof that found the snapshot, or the one that it is a copy of, proven: both restores must hold the
+    /// same.
+    #[serde(default)]
+    pub earlier_operation_id: Option<OperationId>,
     /// The source.
     #[serde(default)]
     pub database: Option<DatabaseId>,

@@ -25,6 +25,12 @@ pub trait Store {
     /// Of the storage.
     fn put(&self, key: &str, body: Vec<u8>) -> impl Future<Output = Result<()>>;
 
+    /// Writes one, unless there is one already, which stays.
+    ///
+    /// # Errors
+    /// Of the storage.
+    fn put_new(&self, key: &str, body: Vec<u8>) -> impl Future<Output = Result<()>>;
+
     /// The keys that begin with `prefix`, in order.
     ///
     /// # Errors
@@ -39,6 +45,10 @@ impl Store for Bucket {
 
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<()> {
         Bucket::put(self, key, body, "application/json", Overwrite::Allowed).await.map(drop)
+    }
+
+    async fn put_new(&self, key: &str, body: Vec<u8>) -> Result<()> {
+        Bucket::put(self, key, body, "application/json", Overwrite::Refused).await.map(drop)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>> {
@@ -112,10 +122,16 @@ impl<'s, S: Store> Records<'s, S> {
     /// Of the storage.
     pub async fn write<T: Serialize + Sync>(&self, name: &str, record: &T) -> Result<()> {
         let key = self.key(name);
-        let body = serde_json::to_vec(record).map_err(|error| {
-            DrError::new(ErrorName::Internal, format!("writing the record `{key}`")).with_source(error)
-        })?;
-        self.store.put(&key, body).await
+        self.store.put(&key, body(&key, record)?).await
+    }
+
+    /// Writes a record, unless there is one already, which stays.
+    ///
+    /// # Errors
+    /// Of the storage.
+    pub async fn write_once<T: Serialize + Sync>(&self, name: &str, record: &T) -> Result<()> {
+        let key = self.key(name);
+        self.store.put_new(&key, body(&key, record)?).await
     }
 
     /// The numbers of the records `<folder>/000123.json` that are there, in order.
@@ -145,6 +161,12 @@ impl<'s, S: Store> Records<'s, S> {
             .try_collect()
             .await
     }
+}
+
+fn body<T: Serialize>(key: &str, record: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(record).map_err(|error| {
+        DrError::new(ErrorName::Internal, format!("writing the record `{key}`")).with_source(error)
+    })
 }
 
 /// The name of a numbered record.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::workload::{SCHEMA, Workload};
 use common::{Memory, Proof};
-use dr_core::proof::judgement::{TableVerdict, Verdict};
+use dr_core::proof::judgement::{Report, TableVerdict, Verdict};
 use jiff::Timestamp;
 use rds_local::postgres::ClusterOptions;
 use validate_backup::observe;
@@ -24,6 +24,8 @@ use validate_backup::store::Records;
 
 /// Runs of the road from frame to judgement.
 const RUNS: usize = 20;
+/// Every so many runs the snapshot is restored a second time, later, and compared with the first restore.
+const AGAIN: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_proofs_of_a_busy_source_raise_no_alarm() {
@@ -35,7 +37,7 @@ async fn twenty_proofs_of_a_busy_source_raise_no_alarm() {
     let begun = Instant::now();
     let mut verdicts = std::collections::BTreeMap::<TableVerdict, u64>::new();
     let mut taken = Vec::new();
-    let mut judged = 0;
+    let (mut judged, mut compared) = (0, 0);
     for run in 0..RUNS {
         let backup = format!("backup-{run:016x}");
         common::frame(&store, &backup, &server).await;
@@ -49,12 +51,17 @@ async fn twenty_proofs_of_a_busy_source_raise_no_alarm() {
         while taken.len() > if run + 1 == RUNS { 0 } else { 8 } {
             let (run, backup, copy, at) = taken.remove(0);
             observe_when_ripe(&store, &backup, &server, at).await;
+            let again = match run % AGAIN {
+                0 => Some(copy.copy(&common::at(&dir, &format!("again-{run}"))).unwrap()),
+                _ => None,
+            };
             let restore = common::start(&copy);
             let operation = format!("proof-{run:016x}");
             let report = Proof {
                 store: &store,
                 operation: &operation,
                 frame: Some(&backup),
+                earlier: None,
                 restore: &restore,
                 source: Some(&server),
                 validation: dr_core::request::ValidationOptions {
@@ -71,10 +78,35 @@ async fn twenty_proofs_of_a_busy_source_raise_no_alarm() {
             }
             drop(restore);
             std::fs::remove_dir_all(copy.dir()).unwrap();
+            if let Some(again) = again {
+                let restore = common::start(&again);
+                // What a restore does to itself, and a later look may find done.
+                restore.sql("shop", "VACUUM (FREEZE, ANALYZE)").unwrap();
+                let later = Proof {
+                    store: &store,
+                    operation: &format!("proof-later-{run}"),
+                    frame: Some(&backup),
+                    earlier: Some(&operation),
+                    restore: &restore,
+                    source: None,
+                    validation: common::options(),
+                }
+                .conclude()
+                .await;
+                assert_eq!(later.judgement.verdict, Verdict::Proven, "run {run}: {:#?}", later.findings);
+                let beside = later.judgement.earlier.as_ref().unwrap();
+                // All but the unlogged one.
+                assert_eq!((beside.unknown.tables, beside.different.tables), (1, 0), "run {run}: {beside:?}");
+                let rows = |report: &Report| report.judgement.coverage.proven_rows;
+                assert_eq!(rows(&later), rows(&report), "run {run}");
+                drop(restore);
+                std::fs::remove_dir_all(again.dir()).unwrap();
+                compared += 1;
+            }
             judged += 1;
         }
     }
-    assert_eq!(judged, RUNS);
+    assert_eq!((judged, compared), (RUNS, RUNS / AGAIN));
     println!("{RUNS} runs in {:?}: {verdicts:?}, workload {:?}", begun.elapsed(), workload.counts);
     // Runs in which nothing happened would prove nothing.
     for (what, count) in [

@@ -27,6 +27,7 @@ struct World {
 
 const RELATIONS: [&str; 3] = ["public.calm", "public.orders", "public.orders_customer"];
 const CALM: usize = 0;
+const ORDERS: usize = 1;
 const ORDERS_CUSTOMER: usize = 2;
 
 impl World {
@@ -35,6 +36,11 @@ impl World {
         let source =
             common::source(dir.path(), major, &ClusterOptions { checksums, ..ClusterOptions::default() });
         source.sql("shop", SCHEMA).unwrap();
+        // The schema of our heartbeat may hold what is not ours.
+        source.sql("shop", "CREATE SCHEMA lifeboat").unwrap();
+        let notes =
+            "CREATE TABLE lifeboat.notes AS SELECT g AS id, md5(g::text) FROM generate_series(1, 100) g";
+        source.sql("shop", notes).unwrap();
         let older = source.freeze_and_copy(&common::at(&dir, "older")).unwrap();
         let older_relations = older.settle("shop", &RELATIONS).unwrap();
         source.sql("shop", "UPDATE calm SET payload = 'fresh' WHERE id BETWEEN 2400 AND 2410").unwrap();
@@ -77,6 +83,7 @@ impl World {
             store: &self.store,
             operation: &operation,
             frame: Some(BACKUP),
+            earlier: case.earlier,
             restore: &restore,
             source: case.source.then_some(&self.source),
             validation: common::options(),
@@ -97,6 +104,8 @@ struct Case {
     sql: &'static [&'static str],
     /// Whether the source can still be asked.
     source: bool,
+    /// The first proof, which this one is compared with.
+    earlier: Option<&'static str>,
     expected: Expected,
 }
 
@@ -111,11 +120,11 @@ enum Expected {
 const NONE: fn(&World, &Cluster) = |_, _| {};
 
 fn case(name: &'static str, damage: fn(&World, &Cluster), expected: Expected) -> Case {
-    Case { name, torn: false, damage, sql: &[], source: true, expected }
+    Case { name, torn: false, damage, sql: &[], source: true, earlier: None, expected }
 }
 
 fn by_sql(name: &'static str, sql: &'static [&'static str], expected: Expected) -> Case {
-    Case { name, torn: false, damage: NONE, sql, source: true, expected }
+    Case { name, torn: false, damage: NONE, sql, source: true, earlier: None, expected }
 }
 
 fn check(case: &Case, report: &Report) {
@@ -146,7 +155,7 @@ fn check(case: &Case, report: &Report) {
                 assert!(named, "{name}: {key} is not in {:?}", judged.different_keys);
             }
             let told = found.iter().any(|finding| {
-                finding.severity == Severity::Error && finding.subject == format!("shop.public.{table}")
+                finding.severity == Severity::Error && finding.subject == judged.name.to_string()
             });
             assert!(told, "{name}: no finding about {table}: {found:#?}");
             let summary = serde_json::to_string(&report.judgement).unwrap();
@@ -167,6 +176,7 @@ fn check(case: &Case, report: &Report) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn damage_to_a_server_with_checksums_is_found_and_named() {
     let world = World::new(18, true).await;
     let mut gone = by_sql(
@@ -243,6 +253,11 @@ async fn damage_to_a_server_with_checksums_is_found_and_named() {
             Expected::Table("calm", Reason::RowsMissing, Some(39), &["id=100 ", "id=4711 "]),
         ),
         by_sql(
+            "one row deleted beside our heartbeat",
+            &["DELETE FROM lifeboat.notes WHERE id = 5"],
+            Expected::Table("notes", Reason::RowsMissing, None, &[]),
+        ),
+        by_sql(
             "a table dropped",
             &["DROP TABLE keyless"],
             Expected::Table("keyless", Reason::TableMissing, None, &[]),
@@ -259,6 +274,56 @@ async fn damage_to_a_server_with_checksums_is_found_and_named() {
         ),
         gone,
         torn,
+    ];
+    for case in &cases {
+        let report = world.prove(case).await;
+        check(case, &report);
+    }
+}
+
+/// A later case: the source cannot be asked, and there was a proof of the same snapshot.
+fn later(case: Case) -> Case {
+    Case { source: false, earlier: Some("proof-the-first"), ..case }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_that_the_sources_activity_would_explain_is_found_beside_the_first_proof() {
+    let world = World::new(18, true).await;
+    check(
+        &case("the first", NONE, Expected::Sound),
+        &world.prove(&case("the first", NONE, Expected::Sound)).await,
+    );
+    let at = |block| Expected::Table("orders", Reason::ContentDiffers, block, &[]);
+    let one_row = &["DELETE FROM orders WHERE id = 4712"];
+    let unseen =
+        Case { source: false, ..by_sql("a row and nothing to compare with", one_row, Expected::Sound) };
+    let cases = [
+        unseen,
+        later(case("nothing since", NONE, Expected::Sound)),
+        later(by_sql("one row", one_row, at(None))),
+        later(by_sql("one value", &["UPDATE orders SET note = 'forged' WHERE id = 4712"], at(None))),
+        later(by_sql("a new row", &["DELETE FROM orders WHERE id = 12001"], at(None))),
+        later(by_sql("a row more", &["INSERT INTO orders (customer, total) VALUES (1, 1)"], at(None))),
+        later(case(
+            "a page",
+            |world, copy| drop(copy.zero_page(&world.relations[ORDERS], 20).unwrap()),
+            at(Some(20)),
+        )),
+        later(by_sql(
+            "a table created",
+            &["CREATE TABLE forged (id int)"],
+            Expected::Table("forged", Reason::ContentDiffers, None, &[]),
+        )),
+        later(by_sql(
+            "a constraint",
+            &["ALTER TABLE orders ALTER COLUMN total SET NOT NULL"],
+            Expected::Table("orders", Reason::ContentDiffers, None, &[]),
+        )),
+        later(by_sql(
+            "a sequence",
+            &["SELECT setval('orders_id_seq', 20000)"],
+            Expected::Finding(FindingKind::RestoreDiffers, "orders_id_seq"),
+        )),
     ];
     for case in &cases {
         let report = world.prove(case).await;

@@ -53,7 +53,7 @@ async fn persist(store: &Memory, patience: usize, step: impl AsyncFn() -> dr_cor
     panic!("the stage does not end");
 }
 
-async fn judged(store: &Memory, operation: &str, restore: &Running) -> Report {
+async fn judged(store: &Memory, operation: &str, earlier: Option<&str>, restore: &Running) -> Report {
     let (records, backup) = (Records::of(store, operation), Records::of(store, BACKUP));
     let (restore, validation) = (settings(restore), options());
     let subject = examine::Subject {
@@ -73,7 +73,9 @@ async fn judged(store: &Memory, operation: &str, restore: &Running) -> Report {
         restore: RestoreFacts::default(),
         now: Timestamp::now(),
     };
-    judge::conclude(&records, Some(&backup), &circumstances).await.unwrap().0
+    let earlier = earlier.map(|operation| Records::of(store, operation));
+    let earlier = earlier.as_ref().map_or(judge::Known::Nothing, judge::Known::Proof);
+    judge::conclude(&records, Some(&backup), earlier, &circumstances).await.unwrap().0
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,16 +103,35 @@ async fn a_proof_that_is_killed_again_and_again_comes_to_its_verdict_and_damage_
     let twice = store.writes.lock().unwrap().iter().filter(|(_, writes)| **writes > 1).count();
     assert_eq!(twice, 0, "a record that is stored is not made again");
 
-    let damaged = copy.copy(&dir.path().join("damaged")).unwrap();
+    let [damaged, again, spoilt] =
+        ["damaged", "again", "spoilt"].map(|name| copy.copy(&dir.path().join(name)).unwrap());
     let restore = copy.start(&StartOptions::default()).unwrap();
-    let report = judged(&store, "proof-1", &restore).await;
+    let report = judged(&store, "proof-1", None, &restore).await;
     assert_eq!(report.judgement.verdict, Verdict::Proven, "{:?}", report.findings);
     assert_eq!(report.judgement.coverage.proven_rows, 4000);
 
     let restore = damaged.start(&StartOptions::default()).unwrap();
     restore.sql("shop", "UPDATE orders SET n = n + 1 WHERE id = 77").unwrap();
-    let report = judged(&store, "proof-2", &restore).await;
+    let report = judged(&store, "proof-2", None, &restore).await;
     assert_eq!(report.judgement.verdict, Verdict::Unproven);
+    assert!(report.findings[0].subject.contains("shop.orders"), "{:?}", report.findings);
+    restore.stop(StopMode::Fast).unwrap();
+    // A later proof, of which the first one's records hold what the restore has to be: also where the source was
+    // written to after the snapshot.
+    let restore = again.start(&StartOptions::default()).unwrap();
+    let report = judged(&store, "proof-3", Some("proof-1"), &restore).await;
+    assert_eq!(report.judgement.verdict, Verdict::Proven, "{:?}", report.findings);
+    let beside = report.judgement.earlier.as_ref().unwrap();
+    assert_eq!((beside.equal.tables, beside.different.tables, beside.unknown.tables), (1, 0, 0));
+    restore.stop(StopMode::Fast).unwrap();
+    let restore = spoilt.start(&StartOptions::default()).unwrap();
+    // As the source did, and after the snapshot: without the first proof it is one of the two moments.
+    restore.sql("shop", "UPDATE orders SET n = n + 1000 WHERE id > 3000").unwrap();
+    let report = judged(&store, "proof-4", None, &restore).await;
+    assert_eq!(report.judgement.verdict, Verdict::Proven, "{:?}", report.findings);
+    let report = judged(&store, "proof-5", Some("proof-1"), &restore).await;
+    assert_eq!(report.judgement.verdict, Verdict::Unproven);
+    assert_eq!(report.tables[0].reason, dr_core::proof::judgement::Reason::ContentDiffers);
     assert!(report.findings[0].subject.contains("shop.orders"), "{:?}", report.findings);
     restore.stop(StopMode::Fast).unwrap();
 }

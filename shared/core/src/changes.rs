@@ -308,6 +308,7 @@ pub fn choose(id: &OperationId, choice: &Choice, observed: &Observed, now: Times
     plan.database_kind = Some(chosen.database_kind);
     plan.label_operation_id.clone_from(&chosen.owner);
     plan.frame_operation_id = plan.frame_operation_id.or_else(|| choice.frame_operation_id.clone());
+    plan.earlier_operation_id.clone_from(&choice.earlier_operation_id);
     operation.plan = as_json("the plan", &plan)?;
     operation.resource_id = Some(chosen.snapshot_id.to_string());
     operation.checkpoints.insert("chosen".to_owned(), as_json("the choice", choice)?);

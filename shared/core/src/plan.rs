@@ -122,6 +122,10 @@ pub struct ProofPlan {
     pub database_kind: Option<DatabaseKind>,
     /// The frame to compare with.
     pub frame_operation_id: Option<OperationId>,
+    /// The first proof that found the snapshot, or the one that it is a copy of, proven: its restore and this one must
+    /// hold the same.
+    #[serde(default)]
+    pub earlier_operation_id: Option<OperationId>,
     /// The backup that this proof is part of.
     pub parent_operation_id: Option<OperationId>,
     /// The backup that the snapshot is of, or is a copy of: the proof then labels the snapshot. `None` for a proof that
@@ -332,6 +336,7 @@ pub fn plan_proof(
         database: request.database.clone(),
         database_kind: request.database_kind,
         frame_operation_id: request.frame_operation_id.clone(),
+        earlier_operation_id: None,
         parent_operation_id: request.parent_operation_id.clone(),
         label_operation_id: None,
         depth: request.validation.depth,

@@ -123,6 +123,8 @@ pub struct Choice {
     pub chosen: Chosen,
     /// The backup whose frame it can be compared with.
     pub frame_operation_id: Option<OperationId>,
+    /// The first proof that found it proven.
+    pub earlier_operation_id: Option<OperationId>,
     /// What the choice follows from.
     pub seed: String,
     /// Snapshots that were looked at.

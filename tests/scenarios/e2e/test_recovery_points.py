@@ -5,12 +5,43 @@ from stage import until
 from test_backups import QUIET, backup, copies, entered
 
 STANDBY = "us-west-2"
-# Of a table that nobody writes to: the source is not asked, and fewer rows than its counters allow would pass (ADR 4).
-DAMAGE = {"zeroPage": {"table": "shop.orders_2024", "block": 0}}
+# A page of a table that nobody writes to, and one row of a small one that is updated all the while: its counters would
+# explain that one, and the restore of the first proof does not (ADR 4).
+DAMAGE = {
+    "shop.orders_2024": {"zeroPage": {"table": "shop.orders_2024", "block": 0}},
+    "shop.customer": {"sql": {"statements": [
+        "set session_replication_role = replica; delete from shop.customer where customer_id = 7"]}},
+}
 
 
 def tags(snapshot):
     return {tag["Key"]: tag["Value"] for tag in snapshot["TagList"]}
+
+
+def damage(stage, region, name, database):
+    for kind in DAMAGE.values():
+        stage.cloud.control("damage", {
+            "region": region, "snapshot": name, "database": database.database, "kind": kind})
+
+
+def check_that_all_damage_is_named(proof, first):
+    """Each damaged table, and no other, differs from what the first proof restored."""
+    found = {finding["subject"]: finding for finding in proof["findings"] if finding["severity"] == "error"}
+    assert proof["earlier"]["operationId"] == first["proofOperationId"]
+    assert proof["earlier"]["different"]["tables"] == len(DAMAGE), proof
+    for table in DAMAGE:
+        [finding] = [finding for subject, finding in found.items() if subject.endswith("." + table)]
+        assert finding["kind"] == "tableDifferent"
+        assert f"when {first['proofOperationId']} restored the same snapshot" in finding["message"], finding
+
+
+def check_that_it_is_what_the_first_proof_restored(proof, first):
+    """Every table is equal, and as much is proven as when the source could be asked."""
+    assert proof["earlier"]["operationId"] == first["proofOperationId"]
+    assert "notComparable" not in proof["earlier"] or proof["earlier"]["notComparable"] is None
+    assert proof["earlier"]["equal"]["tables"] == proof["coverage"]["total"]["tables"] > 0
+    assert proof["coverage"] == first["coverage"]
+    assert [finding for finding in proof["findings"] if finding["kind"] == "earlierNotComparable"] == []
 
 
 def test_a_random_recovery_point_is_chosen_by_its_seed_proven_against_its_own_frame_and_labelled(stage, database):
@@ -33,6 +64,9 @@ def test_a_random_recovery_point_is_chosen_by_its_seed_proven_against_its_own_fr
     assert tags(snapshot)["lifeboat:proven-at"] == proven["output"]["judgedAt"]
     if frame == operation["operationId"]:
         assert proof["resourceId"] == ended["output"]["snapshotId"]
+        check_that_it_is_what_the_first_proof_restored(proven["output"], ended["output"]["proof"])
+    assert proof["plan"]["earlierOperationId"] == chosen["earlierOperationId"]
+    assert ("earlier" in proven["output"]) == bool(chosen["earlierOperationId"]), "its first proof, or it is the first"
     # The same seed among the same snapshots gives the same one, now of depth quick: it does not lessen what is known.
     quick = stage.run("ProveBackup", {"selector": selector, "validation": {"depth": "quick"}})
     assert quick["output"]["snapshotId"] == proof["resourceId"]
@@ -43,12 +77,14 @@ def test_a_random_recovery_point_is_chosen_by_its_seed_proven_against_its_own_fr
 def test_a_recovery_point_that_was_damaged_since_is_no_longer_one(stage, database):
     ended, _ = backup(stage, {"database": database.name, **QUIET})
     name = ended["output"]["snapshotId"]
-    stage.cloud.control("damage", {
-        "region": stage.cloud.region, "snapshot": name, "database": database.database,
-        "kind": DAMAGE})
+    proven = stage.run("ProveBackup", {"snapshotId": name})
+    assert (proven["status"], proven["output"]["verdict"]) == ("SUCCEEDED", "proven"), proven
+    check_that_it_is_what_the_first_proof_restored(proven["output"], ended["output"]["proof"])
+    damage(stage, stage.cloud.region, name, database)
     proven = stage.run("ProveBackup", {"snapshotId": name})
     assert (proven["status"], proven["output"]["verdict"], proven["output"]["level"]) == (
         "SUCCEEDED", "unproven", "content")
+    check_that_all_damage_is_named(proven["output"], ended["output"]["proof"])
     [snapshot] = copies(stage, stage.cloud.region, name)
     assert tags(snapshot)["lifeboat:proof"] == "unproven"
     assert any(name in alert["subject"] for alert in stage.alerts("Critical"))
@@ -87,6 +123,7 @@ def test_a_copy_is_proven_in_its_own_region_against_the_frame_at_home(stage, sta
     assert proven["status"] == "SUCCEEDED", proven
     assert (proven["output"]["verdict"], proven["output"]["level"]) == ("proven", "content"), proven["output"]
     assert proof["plan"]["frameOperationId"] == operation["operationId"]
+    check_that_it_is_what_the_first_proof_restored(proven["output"], ended["output"]["proof"])
     assert proof["plan"]["database"] is None, "the source is not asked"
     [copy] = copies(stage, STANDBY, name)
     assert tags(copy)["lifeboat:proven-in"] == STANDBY
@@ -99,13 +136,11 @@ def test_a_copy_that_is_damaged_is_refused_there_and_the_snapshot_at_home_stays_
     ended, _ = backup(stage, {"database": database.name, "targetRegions": [STANDBY]})
     assert ended["status"] == "SUCCEEDED", ended
     name = ended["output"]["snapshotId"]
-    stage.cloud.control("damage", {
-        "region": STANDBY, "snapshot": name, "database": database.database,
-        "kind": DAMAGE})
+    damage(stage, STANDBY, name, database)
     proven, proof = proof_there(standby, name)
     assert proven["status"] == "SUCCEEDED" and proof["status"] == "succeeded"
     assert proven["output"]["verdict"] == "unproven", proven["output"]
-    assert any("shop.orders_2024" in finding["subject"] for finding in proven["output"]["findings"])
+    check_that_all_damage_is_named(proven["output"], ended["output"]["proof"])
     [copy], [home] = copies(stage, STANDBY, name), copies(stage, stage.cloud.region, name)
     assert tags(copy)["lifeboat:proof"] == "unproven"
     assert tags(home)["lifeboat:proof"] == "proven"

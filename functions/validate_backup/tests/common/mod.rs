@@ -53,6 +53,10 @@ impl Store for Memory {
         Ok(())
     }
 
+    async fn put_new(&self, key: &str, body: Vec<u8>) -> Result<()> {
+        if self.objects.lock().unwrap().contains_key(key) { Ok(()) } else { self.put(key, body).await }
+    }
+
     async fn list(&self, prefix: &str) -> Result<Vec<String>> {
         Ok(self.objects.lock().unwrap().keys().filter(|key| key.starts_with(prefix)).cloned().collect())
     }
@@ -137,6 +141,8 @@ pub struct Proof<'a> {
     pub store: &'a Memory,
     pub operation: &'a str,
     pub frame: Option<&'a str>,
+    /// The proof to compare with.
+    pub earlier: Option<&'a str>,
     pub restore: &'a Running,
     /// The source, where it can still be asked.
     pub source: Option<&'a Running>,
@@ -156,7 +162,9 @@ impl Proof<'_> {
             restore: RestoreFacts::default(),
             now: Timestamp::now(),
         };
-        judge::conclude(&records, frame.as_ref(), &circumstances).await.unwrap().0
+        let earlier = self.earlier.map(|operation| Records::of(self.store, operation));
+        let earlier = earlier.as_ref().map_or(judge::Known::Nothing, judge::Known::Proof);
+        judge::conclude(&records, frame.as_ref(), earlier, &circumstances).await.unwrap().0
     }
 
     /// Examines to the end, however many calls that takes.

@@ -343,6 +343,7 @@ fn a_proof_by_selector_records_what_was_found_and_stays_with_it() {
             taken_at: None,
         },
         frame_operation_id: Some(owner.clone()),
+        earlier_operation_id: Some(OperationId::parse("proof-fedcba9876543210").unwrap()),
         seed: "s".into(),
         seen: 9,
         eligible: 3,
@@ -352,6 +353,7 @@ fn a_proof_by_selector_records_what_was_found_and_stays_with_it() {
         assert_eq!(change.answer["snapshotId"], "first");
         assert_eq!(change.answer["frameOperationId"], owner.as_str());
         assert_eq!(change.answer["labelOperationId"], owner.as_str());
+        assert_eq!(change.answer["earlierOperationId"], "proof-fedcba9876543210");
         assert_eq!(change.answer["database"], Value::Null, "its source is not asked");
         assert!(table.apply(&change));
     }

@@ -114,6 +114,7 @@ impl Framed {
             frame: Some(&self.frame),
             observation: self.observation.as_ref(),
             again: &self.again,
+            earlier: dr_core::proof::judge::Earlier::None,
             examination: &examination,
             snapshot_taken_at: None,
             max_rpo_seconds: None,

@@ -109,6 +109,7 @@ fn judged(
         frame: Some(&frame),
         observation: Some(observation),
         again: &[],
+        earlier: judge::Earlier::None,
         examination: &examination,
         snapshot_taken_at: Some(taken_at),
         max_rpo_seconds: None,

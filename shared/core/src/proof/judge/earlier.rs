@@ -136,22 +136,32 @@ struct Cut<'a> {
     slices: Vec<(Option<&'a Visibility>, &'a SliceResult)>,
 }
 
+/// A table's slices together.
+#[derive(Debug)]
+struct Whole<'a> {
+    speaks_of: Option<&'a Visibility>,
+    /// What was not digested.
+    odd: Vec<&'a SliceOutcome>,
+    digest: Digest,
+    newer_rows: Option<u64>,
+}
+
 impl Cut<'_> {
     fn rows(&self) -> u64 {
         self.slices.iter().map(|(_, slice)| digest(slice).rows + slice.newer_rows.unwrap_or(0)).sum()
     }
 
     /// Everything that was read, where all of it speaks of the same rows.
-    fn whole(&self) -> Option<(Option<&Visibility>, Vec<&SliceOutcome>, Digest, Option<u64>)> {
+    fn whole(&self) -> Option<Whole<'_>> {
         let speaks_of = self.slices.first()?.0;
         if self.slices.iter().any(|(visibility, _)| *visibility != speaks_of) {
             return None;
         }
         let odd = self.slices.iter().map(|(_, slice)| &slice.outcome);
         let odd = odd.filter(|outcome| !matches!(outcome, SliceOutcome::Digested(_))).collect();
-        let sum = self.slices.iter().map(|(_, slice)| digest(slice)).sum();
-        let newer = self.slices.iter().map(|(_, slice)| slice.newer_rows).sum();
-        Some((speaks_of, odd, sum, newer))
+        let digest = self.slices.iter().map(|(_, slice)| digest(slice)).sum();
+        let newer_rows = self.slices.iter().map(|(_, slice)| slice.newer_rows).sum();
+        Some(Whole { speaks_of, odd, digest, newer_rows })
     }
 
     fn is_unlogged(&self) -> bool {
@@ -214,9 +224,9 @@ fn beside(here: &Cut<'_>, there: &Cut<'_>) -> (BesideEarlier, Vec<Slice>) {
     }
     // Cut otherwise: digests of the whole say as much, as long as all of them speak of the same rows.
     match (here.whole(), there.whole()) {
-        (Some(is), Some(was)) if is.0 == was.0 => {
-            let counted = is.3.zip(was.3).is_none_or(|(is, was)| is == was);
-            if (is.1, is.2) == (was.1, was.2) && counted {
+        (Some(is), Some(was)) if is.speaks_of == was.speaks_of => {
+            let counted = is.newer_rows.zip(was.newer_rows).is_none_or(|(is, was)| is == was);
+            if (is.odd, is.digest) == (was.odd, was.digest) && counted {
                 (BesideEarlier::Equal, Vec::new())
             } else {
                 different(here.slices.iter().map(|(_, slice)| slice.slice).collect())
@@ -428,10 +438,9 @@ impl<'a> Comparison<'a> {
                 Some(
                     BesideEarlier::Different { .. } | BesideEarlier::New | BesideEarlier::Missing { .. },
                 ) => &mut summary.different,
-                Some(BesideEarlier::NotComparable { .. }) => &mut summary.unknown,
                 // The frame's, and gone from the source before the snapshot: neither restore has them.
                 None if self.refused.is_none() => continue,
-                None => &mut summary.unknown,
+                Some(BesideEarlier::NotComparable { .. }) | None => &mut summary.unknown,
             };
             sum.tables += 1;
             sum.rows += table.rows + table.newer_rows;

@@ -6,6 +6,8 @@ use super::*;
 use crate::proof::judgement::{BesideEarlier, TableVerdict};
 use crate::proof::keyed::{KeyedFacts, SourceState, TableState};
 
+type Change<T> = fn(&mut T);
+
 /// A table that was written to between frame and snapshot: two slices, of which the first lost two rows of the frame's
 /// and has newer ones.
 fn busy() -> World {
@@ -96,8 +98,7 @@ fn an_equal_restore_has_the_verdict_and_the_coverage_that_the_first_proof_reache
 
 #[test]
 fn what_the_counters_would_explain_is_damage_beside_an_equal_restore() {
-    type Damage = fn(&mut World);
-    let cases: [(&str, Damage); 7] = [
+    let cases: [(&str, Change<World>); 7] = [
         ("one row fewer", |world| world.here(0).outcome = digested(rows(0..7))),
         ("a zeroed page", |world| world.here(0).outcome = digested(rows(0..2))),
         ("an empty slice", |world| world.here(1).outcome = digested(Digest::EMPTY)),
@@ -216,8 +217,7 @@ fn a_table_that_the_frame_does_not_know_is_compared_however_it_was_cut() {
 
 #[test]
 fn a_catalogue_sequence_or_beat_that_is_another_is_damage() {
-    type Damage = fn(&mut World);
-    let cases: [(&str, Damage); 7] = [
+    let cases: [(&str, Change<World>); 7] = [
         ("shop (constraints)", |world| {
             class(&mut world.examination.catalogue.schema, "constraints", "other");
             // The source's DDL would explain it.
@@ -256,8 +256,7 @@ fn a_catalogue_sequence_or_beat_that_is_another_is_damage() {
 
 #[test]
 fn what_differs_between_restores_by_itself_is_no_damage() {
-    type Change = fn(&mut World);
-    let cases: [(&str, Change); 5] = [
+    let cases: [(&str, Change<World>); 5] = [
         ("a vacuum that cut off empty blocks", |world| {
             world.examination.plan.tables[0].blocks = 11;
             world.examination.plan.tables[0].bytes = 90_112;
@@ -292,8 +291,7 @@ fn what_cannot_be_compared_is_said_and_judged_as_if_there_were_no_first_proof() 
     let world = busy();
     let then = first(&world);
     let alone = later(&world).judge().unwrap();
-    type Change = fn(&mut EarlierRestore);
-    let cases: [(&str, Change); 6] = [
+    let cases: [(&str, Change<EarlierRestore>); 6] = [
         ("another version of Lifeboat", |then| then.plan.format = 0),
         ("version was 160004", |then| then.plan.server.version = 160_004),
         ("another frame", |then| then.plan.frame_operation_id = None),
