@@ -23,7 +23,8 @@ def looks(stage, ended):
 
 
 def test_the_second_backup_of_a_database_looks_less_often_and_says_why(stage, request):
-    database = stage.create_database("paced-db")
+    # Larger than the databases of other tests: nothing is known of its size either.
+    database = stage.create_database("paced-db", AllocatedStorage=3_000)
     request.getfixturevalue("unhurried")
     ask = {"database": database.name, "validation": {"depth": "quick"}, **QUIET}
     first, told = backup(stage, ask)
