@@ -9,9 +9,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use dr_core::ids::Region;
 use dr_core::{DrError, ErrorName, Result};
@@ -45,22 +47,30 @@ pub struct Clients {
 type Cache<C> = Mutex<HashMap<Region, C>>;
 
 impl Clients {
-    /// Reads the environment: `AWS_REGION`, credentials, and `AWS_ENDPOINT_URL` where it is set. Calls nothing.
+    /// Reads the environment: `AWS_REGION`, credentials, and `AWS_ENDPOINT_URL` where it is set. Calls nothing, and reads
+    /// neither files nor other variables of the SDK: Lambda sets none, and the code that would look for profiles,
+    /// roles and instance metadata is left out of the functions.
     ///
     /// # Errors
     /// [`ErrorName::InvalidConfiguration`] when the Region is missing or malformed.
+    #[expect(clippy::unused_async, reason = "functions are started by futures")]
     pub async fn from_environment() -> Result<Self> {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
-        let config = aws_config::defaults(behavior())
-            .credentials_provider(EnvironmentVariableCredentialsProvider::new())
+        let credentials = SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new());
+        let mut environment = crate::environment();
+        let mut read = |name| environment.optional(name, |text| Ok(text.to_owned()));
+        let mut config = SdkConfig::builder()
+            .behavior_version(behavior())
+            .region(read("AWS_REGION").map(aws_config::Region::new))
+            .credentials_provider(credentials)
+            .identity_cache(IdentityCache::lazy().build())
             .http_client(http)
             .retry_config(retries())
-            .timeout_config(timeouts())
-            .load()
-            .await;
-        Self::new(config)
+            .timeout_config(timeouts());
+        config.set_endpoint_url(read("AWS_ENDPOINT_URL"));
+        Self::new(config.build())
     }
 
     /// Clients over a ready configuration.
