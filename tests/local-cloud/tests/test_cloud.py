@@ -15,9 +15,11 @@ from conftest import until
 CLOUD = Path(__file__).resolve().parent.parent / "cloud.py"
 # Starts a cloud and a warm function in it, tells the pids of both, and waits to be ended.
 OWNER = """
-import json, sys, time
+import json, signal, sys, time
 sys.path[:0] = [{directory!r}, {tests!r}]
 from cloud import LocalCloud, terminate_as_interrupt
+# A shell may have it ignored in what it starts in the background, and so in everything below.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 terminate_as_interrupt()
 with LocalCloud({state!r}, rds={rds!r}) as cloud:
     import io, zipfile
