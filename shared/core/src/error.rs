@@ -221,6 +221,29 @@ error_names! {
         "The temporary instance or its cluster could not be deleted.",
         "Delete the instance, its cluster and the secret that the message names by hand; they cost money and hold data.";
 
+    // Chaos experiments
+    ApprovalRequired, "APPROVAL_REQUIRED", Operator,
+        "The experiment needs approvals that it does not have.",
+        "Have somebody who is not the requester approve the plan's hash, in time (runbook \"Approve an experiment\").";
+    RollbackMissing, "ROLLBACK_MISSING", Terminal,
+        "The experiment does not say that it is put back.",
+        "Leave automaticRollback on and give a rollbackPlan, {\"action\": \"undo-faults\"} at least.";
+    TargetMissing, "TARGET_MISSING", Terminal,
+        "A resource that the experiment names does not exist in its Region.",
+        "Check the identifier and the Region.";
+    TargetNotAllowed, "TARGET_NOT_ALLOWED", Operator,
+        "A resource that the experiment names is not open to experiments.",
+        "Tag it dr:chaos = allowed, or list it in the stack's parameters, if it may be broken.";
+    FaultImpossible, "FAULT_IMPOSSIBLE", Terminal,
+        "The fault cannot be injected into this resource, or could not be put back.",
+        "Choose another fault or another target; the message says what is in the way.";
+    BlastRadiusExceeded, "BLAST_RADIUS_EXCEEDED", Terminal,
+        "The experiment would leave fewer healthy resources than must stay.",
+        "Lower the intensity, name more resources, or lower minimumHealthy if you mean it.";
+    FreezeWindow, "FREEZE_WINDOW", Operator,
+        "Experiments do not begin at this time.",
+        "Start it outside the windows of CHAOS_FREEZE_WINDOWS.";
+
     // Connections to databases
     CredentialsMissing, "CREDENTIALS_MISSING", Operator,
         "No credentials are known for the database.",

@@ -4,6 +4,7 @@
 //! are arguments, and a decision is a value that the shell (`dr-aws`, `dr-postgres`, the functions) carries out.
 
 pub mod changes;
+pub mod chaos;
 pub mod config;
 pub mod control;
 pub mod engine;

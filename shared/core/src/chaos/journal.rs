@@ -1,0 +1,578 @@
+//! The journal of an experiment: what was changed, what is still to be put back, and the next thing to do.
+//!
+//! It is one item of the state table, and the only memory that an experiment has. Every change is preceded by a write
+//! that says what undoes it, so that anybody who holds the lease can go on: [`Journal::decide`] asks for one thing at a
+//! time and never depends on who did the last one.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::plan::ExperimentPlan;
+use super::probe::{Finding, Verdict, first_fault};
+use super::put_back::{PutBack, Step};
+use super::selection::healthy;
+use super::world::{Change, Resource, State};
+use crate::control::EmergencyStop;
+use crate::error::{DrError, ErrorName, Result};
+use crate::ids::{ExecutionArn, OperationId};
+
+/// How long a runner's word counts. Longer than the runner's function can run (its timeout is 60 s): whoever takes over
+/// after that knows that no call of the last one is still under way.
+pub const LEASE: SignedDuration = SignedDuration::from_secs(120);
+/// How long a change may take to show: before that, "as it was" is not believed.
+const SETTLING: SignedDuration = SignedDuration::from_secs(30);
+/// How long is waited between two attempts to put the same thing back.
+const BETWEEN_ATTEMPTS: SignedDuration = SignedDuration::from_secs(20);
+/// How often the same thing is tried to be put back before a person is called.
+const MOST_ATTEMPTS: u32 = 8;
+/// The longest wait between two looks while faults are in, seconds.
+const LOOK_SECONDS: u32 = 10;
+
+/// Where an experiment stands. Kebab-case in the table's `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Faults are being injected.
+    Injecting,
+    /// They are in.
+    Observing,
+    /// They are being put back.
+    RollingBack,
+    /// Everything is put back; the steady state is waited for.
+    Recovering,
+    /// Something could not be put back: a person was called. The watchdog tries again.
+    Stuck,
+    /// It is over.
+    Ended,
+}
+
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Self; 6] =
+        [Self::Injecting, Self::Observing, Self::RollingBack, Self::Recovering, Self::Stuck, Self::Ended];
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepStatus {
+    /// Nothing was done.
+    Planned,
+    /// Its undo is written down, and the change may have been made.
+    Begun,
+    /// The change was made.
+    Made,
+    /// The world is as recorded.
+    PutBack,
+    /// It cannot be put back by a program.
+    Stuck,
+}
+
+/// Why the faults are taken out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", content = "detail")]
+pub enum Reason {
+    /// The time is over, as planned.
+    Completed,
+    /// The emergency stop.
+    EmergencyStop(String),
+    /// Somebody ended this experiment.
+    Cancelled(String),
+    /// A stop condition did not pass.
+    StopCondition(String),
+    /// Fewer are healthy than must be.
+    TooFewHealthy(String),
+    /// A change was refused.
+    InjectionFailed(String),
+    /// A runner died, and nobody knows whether its last change was made.
+    RunnerLost,
+    /// It took longer than it may.
+    TooLong,
+}
+
+impl Reason {
+    /// Whether this is how it was meant to end.
+    pub const fn planned(&self) -> bool {
+        matches!(self, Self::Completed)
+    }
+}
+
+/// A step, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// The step.
+    pub step: Step,
+    /// What became of it.
+    pub status: StepStatus,
+    /// When its undo was written down, just before the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_at: Option<Timestamp>,
+    /// When it was seen put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put_back_at: Option<Timestamp>,
+    /// How often something was done to put it back.
+    #[serde(default)]
+    pub attempts: u32,
+    /// When something was last done to put it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_attempt: Option<Timestamp>,
+    /// What is in the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// The journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Journal {
+    /// The table's key, `journal#<operation>`.
+    pub operation_id: String,
+    /// `journal`, so that journals can be listed by the index.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Where it stands; part of an index.
+    pub status: Phase,
+    /// The operation that it belongs to.
+    pub owner: OperationId,
+    /// Its execution.
+    pub owner_execution: ExecutionArn,
+    /// When the first change could be made; part of an index.
+    pub started_at: Timestamp,
+    /// The plan.
+    pub plan: ExperimentPlan,
+    /// Its steps.
+    pub entries: Vec<Entry>,
+    /// Who works on it: an execution, or a watchdog with its Region.
+    pub holder: String,
+    /// Since when.
+    pub taken_at: Timestamp,
+    /// Until when nobody else may.
+    pub lease_until: Timestamp,
+    /// When it must be ended at the latest.
+    pub deadline: Timestamp,
+    /// When all faults were in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub injected_at: Option<Timestamp>,
+    /// Why they are taken out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Since when they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolling_back_at: Option<Timestamp>,
+    /// When everything was put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put_back_at: Option<Timestamp>,
+    /// When the steady state was back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered_at: Option<Timestamp>,
+    /// The steady state before.
+    #[serde(default)]
+    pub before: Vec<Finding>,
+    /// What did not pass while the faults were in: the first finding of each probe.
+    #[serde(default)]
+    pub during: Vec<Finding>,
+    /// Steady state and post-checks at the end.
+    #[serde(default)]
+    pub after: Vec<Finding>,
+    /// Counts the writes.
+    pub version: u64,
+}
+
+/// What was seen of the world.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight<'a> {
+    /// The emergency stop.
+    pub stop: Option<&'a EmergencyStop>,
+    /// Who ended this experiment, and why.
+    pub cancelled: Option<&'a str>,
+    /// What the watched resources are now. What is not in it could not be looked at.
+    pub states: &'a BTreeMap<Resource, Option<State>>,
+    /// The stop conditions. Asked while faults are in.
+    pub conditions: &'a [Finding],
+    /// The steady state. Asked while faults are in, and while it recovers.
+    pub steady: &'a [Finding],
+    /// The post-checks. Asked while it recovers.
+    pub checks: &'a [Finding],
+}
+
+/// The next thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Write this journal, and come back at once.
+    Write(Box<Journal>),
+    /// Write this journal, then make this change; then write what [`Journal::made`] or [`Journal::refused`] says.
+    Change {
+        /// What is written before.
+        before: Box<Journal>,
+        /// The entry that it is about.
+        entry: usize,
+        /// The change.
+        change: Change,
+        /// To what.
+        resource: Resource,
+    },
+    /// Come back later.
+    Wait {
+        /// Seconds: 1 to 10.
+        seconds: u32,
+        /// What for.
+        why: String,
+    },
+    /// It is over, or a person must help. Nothing is to be done.
+    Over,
+}
+
+impl Journal {
+    /// The table's key of an operation's journal.
+    pub fn key(operation: &OperationId) -> String {
+        format!("journal#{operation}")
+    }
+
+    /// A journal in which nothing has happened yet.
+    pub fn new(
+        owner: &OperationId,
+        execution: &ExecutionArn,
+        plan: ExperimentPlan,
+        before: Vec<Finding>,
+        now: Timestamp,
+    ) -> Self {
+        let planned = |step: &Step| Entry {
+            step: step.clone(),
+            status: StepStatus::Planned,
+            begun_at: None,
+            put_back_at: None,
+            attempts: 0,
+            last_attempt: None,
+            trouble: None,
+        };
+        let longest = SignedDuration::from_secs(i64::from(plan.worst_case_seconds));
+        Self {
+            operation_id: Self::key(owner),
+            kind: "journal".to_owned(),
+            status: Phase::Injecting,
+            owner: owner.clone(),
+            owner_execution: execution.clone(),
+            started_at: now,
+            entries: plan.steps.iter().map(planned).collect(),
+            deadline: now + longest,
+            plan,
+            holder: execution.to_string(),
+            taken_at: now,
+            lease_until: now + LEASE,
+            injected_at: None,
+            reason: None,
+            rolling_back_at: None,
+            put_back_at: None,
+            recovered_at: None,
+            before,
+            during: Vec::new(),
+            after: Vec::new(),
+            version: 1,
+        }
+    }
+
+    /// Whether anything is still to be done about it.
+    pub fn is_open(&self) -> bool {
+        self.status != Phase::Ended
+    }
+
+    /// Whether whoever works on it has not been heard of for too long.
+    pub fn is_abandoned(&self, now: Timestamp) -> bool {
+        self.is_open() && self.lease_until <= now
+    }
+
+    /// Gives the journal to `me`, or leaves it with me. What a lost runner had begun is rolled back.
+    ///
+    /// # Errors
+    /// [`ErrorName::OperationInProgress`] while somebody else's lease lasts.
+    pub fn take(&self, me: &str, now: Timestamp) -> Result<Self> {
+        if self.holder != me && self.lease_until > now {
+            return Err(DrError::new(
+                ErrorName::OperationInProgress,
+                format!(
+                    "taking {}: {} works on it, until {}",
+                    self.operation_id, self.holder, self.lease_until
+                ),
+            ));
+        }
+        let mut next = self.written(now);
+        let taken_over = self.holder != me;
+        if taken_over {
+            me.clone_into(&mut next.holder);
+            next.taken_at = now;
+        }
+        if taken_over && matches!(next.status, Phase::Injecting | Phase::Observing) {
+            next.roll_back(Reason::RunnerLost, now);
+        }
+        if next.status == Phase::Stuck {
+            next.status = Phase::RollingBack;
+            for entry in &mut next.entries {
+                if entry.status == StepStatus::Stuck {
+                    entry.status = StepStatus::Begun;
+                    entry.attempts = 0;
+                    entry.last_attempt = None;
+                }
+            }
+        }
+        Ok(next)
+    }
+
+    /// Decides the next thing.
+    pub fn decide(&self, sight: &Sight<'_>, now: Timestamp) -> Decision {
+        match self.status {
+            Phase::Injecting => self.inject(sight, now),
+            Phase::Observing => self.observe(sight, now),
+            Phase::RollingBack => self.put_back(sight, now),
+            Phase::Recovering => self.recover(sight, now),
+            Phase::Stuck | Phase::Ended => Decision::Over,
+        }
+    }
+
+    /// The journal after the change of [`Decision::Change`] was made.
+    #[must_use]
+    pub fn made(&self, entry: usize, now: Timestamp) -> Self {
+        let mut next = self.written(now);
+        if let Some(entry) = next.entries.get_mut(entry) {
+            if entry.status == StepStatus::Begun && self.status == Phase::Injecting {
+                entry.status = StepStatus::Made;
+            }
+            entry.trouble = None;
+        }
+        next
+    }
+
+    /// The journal after the change of [`Decision::Change`] was refused, or its answer was lost. `error` is what people
+    /// read.
+    #[must_use]
+    pub fn refused(&self, entry: usize, error: &str, now: Timestamp) -> Self {
+        let mut next = self.written(now);
+        if let Some(entry) = next.entries.get_mut(entry) {
+            entry.trouble = Some(error.to_owned());
+        }
+        if next.status == Phase::Injecting {
+            next.roll_back(Reason::InjectionFailed(error.to_owned()), now);
+        }
+        next
+    }
+
+    /// The commands with which a person puts back what is not.
+    pub fn commands(&self) -> Vec<String> {
+        let open = |entry: &&Entry| !matches!(entry.status, StepStatus::Planned | StepStatus::PutBack);
+        let command = |entry: &Entry| {
+            let step = &entry.step;
+            let undo = step.undo.as_ref().map(|undo| undo.command(&step.resource));
+            undo.unwrap_or_else(|| format!("# look at {} until it is as recorded", step.watched))
+        };
+        self.entries.iter().rev().filter(open).map(command).collect()
+    }
+
+    /// The same, one version on, with a new lease.
+    fn written(&self, now: Timestamp) -> Self {
+        Self { version: self.version + 1, lease_until: now + LEASE, ..self.clone() }
+    }
+
+    fn roll_back(&mut self, reason: Reason, now: Timestamp) {
+        self.status = Phase::RollingBack;
+        self.reason.get_or_insert(reason);
+        self.rolling_back_at.get_or_insert(now);
+    }
+
+    fn rolled_back(&self, reason: Reason, now: Timestamp) -> Decision {
+        let mut next = self.written(now);
+        next.roll_back(reason, now);
+        Decision::Write(Box::new(next))
+    }
+
+    /// Why the faults have to come out now.
+    fn ends_early(&self, sight: &Sight<'_>, now: Timestamp) -> Option<Reason> {
+        if let Some(stop) = sight.stop.filter(|stop| stop.in_force) {
+            return Some(Reason::EmergencyStop(format!(
+                "set by {} at {}: {}",
+                stop.by, stop.at, stop.reason
+            )));
+        }
+        if let Some(why) = sight.cancelled {
+            return Some(Reason::Cancelled(why.to_owned()));
+        }
+        if now >= self.deadline {
+            return Some(Reason::TooLong);
+        }
+        for guard in &self.plan.guards {
+            // What could not be looked at is not counted, and the rest then decides: an experiment does not go on blind.
+            let count = guard
+                .pool
+                .iter()
+                .map(|resource| healthy(sight.states.get(resource).and_then(Option::as_ref)));
+            if let Some(why) = guard.broken_by(count.fold(0, u32::saturating_add)) {
+                return Some(Reason::TooFewHealthy(why));
+            }
+        }
+        first_fault(sight.conditions).map(Reason::StopCondition)
+    }
+
+    fn inject(&self, sight: &Sight<'_>, now: Timestamp) -> Decision {
+        if let Some(reason) = self.ends_early(sight, now) {
+            return self.rolled_back(reason, now);
+        }
+        if self.entries.iter().any(|entry| entry.status == StepStatus::Begun) {
+            return self.rolled_back(Reason::RunnerLost, now);
+        }
+        let mut next = self.written(now);
+        let Some(index) = self.entries.iter().position(|entry| entry.status == StepStatus::Planned) else {
+            next.status = Phase::Observing;
+            next.injected_at = Some(now);
+            return Decision::Write(Box::new(next));
+        };
+        let Some(entry) = next.entries.get_mut(index) else { return Decision::Over };
+        entry.status = StepStatus::Begun;
+        entry.begun_at = Some(now);
+        let (change, resource) = (entry.step.change.clone(), entry.step.resource.clone());
+        Decision::Change { before: Box::new(next), entry: index, change, resource }
+    }
+
+    fn observe(&self, sight: &Sight<'_>, now: Timestamp) -> Decision {
+        if let Some(reason) = self.ends_early(sight, now) {
+            return self.rolled_back(reason, now);
+        }
+        let lasts = SignedDuration::from_secs(i64::from(self.plan.duration_seconds));
+        let end = self.injected_at.map_or(now, |since| since + lasts);
+        if now >= end {
+            return self.rolled_back(Reason::Completed, now);
+        }
+        let news: Vec<&Finding> = sight
+            .steady
+            .iter()
+            .filter(|finding| finding.verdict != Verdict::Passed)
+            .filter(|finding| !self.during.iter().any(|known| known.probe == finding.probe))
+            .collect();
+        if !news.is_empty() || now + LEASE / 2 >= self.lease_until {
+            let mut next = self.written(now);
+            next.during.extend(news.into_iter().cloned());
+            return Decision::Write(Box::new(next));
+        }
+        let left = u32::try_from(end.duration_since(now).as_secs()).unwrap_or(u32::MAX).max(1);
+        Decision::Wait { seconds: left.min(LOOK_SECONDS), why: format!("the faults stay until {end}") }
+    }
+
+    fn put_back(&self, sight: &Sight<'_>, now: Timestamp) -> Decision {
+        let mut waiting = None;
+        // The last one first; what has to wait does not keep the others from being put back.
+        for (index, entry) in self.entries.iter().enumerate().rev() {
+            if matches!(entry.status, StepStatus::Planned | StepStatus::PutBack | StepStatus::Stuck) {
+                continue;
+            }
+            let step = &entry.step;
+            let Some(state) = sight.states.get(&step.watched) else {
+                waiting.get_or_insert_with(|| format!("{} could not be looked at", step.watched));
+                continue;
+            };
+            match step.put_back(state.as_ref()) {
+                PutBack::AsRecorded => {
+                    let settled = entry.begun_at.is_none_or(|since| since + SETTLING <= now)
+                        && entry.last_attempt.is_none_or(|since| since + SETTLING <= now);
+                    if settled {
+                        return self.settle(index, StepStatus::PutBack, None, now);
+                    }
+                    waiting.get_or_insert_with(|| format!("whether {} stays as it is", step.watched));
+                }
+                PutBack::Do(change) => {
+                    let soon = entry.last_attempt.is_some_and(|since| since + BETWEEN_ATTEMPTS > now);
+                    if soon {
+                        waiting
+                            .get_or_insert_with(|| format!("what the last attempt does to {}", step.watched));
+                        continue;
+                    }
+                    if entry.attempts >= MOST_ATTEMPTS {
+                        let trouble = entry.trouble.clone();
+                        let trouble =
+                            trouble.unwrap_or_else(|| format!("{MOST_ATTEMPTS} attempts changed nothing"));
+                        return self.settle(index, StepStatus::Stuck, Some(trouble), now);
+                    }
+                    let mut next = self.written(now);
+                    if let Some(entry) = next.entries.get_mut(index) {
+                        entry.attempts += 1;
+                        entry.last_attempt = Some(now);
+                    }
+                    return Decision::Change {
+                        before: Box::new(next),
+                        entry: index,
+                        change,
+                        resource: step.resource_of_undo().clone(),
+                    };
+                }
+                PutBack::Wait(why) => {
+                    waiting.get_or_insert(why);
+                }
+                PutBack::Impossible(why) => return self.settle(index, StepStatus::Stuck, Some(why), now),
+            }
+        }
+        let Some(why) = waiting else {
+            let mut next = self.written(now);
+            let stuck = self.entries.iter().any(|entry| entry.status == StepStatus::Stuck);
+            next.status = if stuck { Phase::Stuck } else { Phase::Recovering };
+            if !stuck {
+                next.put_back_at.get_or_insert(now);
+            }
+            return Decision::Write(Box::new(next));
+        };
+        let patience = self.entries.iter().map(|entry| entry.step.undo_seconds).max().unwrap_or(0);
+        let patience = SignedDuration::from_secs(i64::from(patience)) + 2 * SETTLING;
+        let attempts = self.entries.iter().filter_map(|entry| entry.last_attempt);
+        let since = attempts.chain(self.rolling_back_at).chain([self.taken_at]).max();
+        let late = since.is_some_and(|since| since + patience <= now);
+        let open = |entry: &Entry| matches!(entry.status, StepStatus::Begun | StepStatus::Made);
+        match self.entries.iter().rposition(open) {
+            Some(index) if late => {
+                self.settle(index, StepStatus::Stuck, Some(format!("waiting too long: {why}")), now)
+            }
+            _ if now + LEASE / 2 >= self.lease_until => Decision::Write(Box::new(self.written(now))),
+            _ => Decision::Wait { seconds: LOOK_SECONDS, why },
+        }
+    }
+
+    fn settle(&self, index: usize, status: StepStatus, trouble: Option<String>, now: Timestamp) -> Decision {
+        let mut next = self.written(now);
+        if let Some(entry) = next.entries.get_mut(index) {
+            entry.status = status;
+            entry.trouble = trouble;
+            entry.put_back_at = (status == StepStatus::PutBack).then_some(now);
+        }
+        Decision::Write(Box::new(next))
+    }
+
+    fn recover(&self, sight: &Sight<'_>, now: Timestamp) -> Decision {
+        let passed = |findings: &[Finding]| findings.iter().all(|finding| finding.verdict == Verdict::Passed);
+        let steady = passed(sight.steady);
+        if steady && self.recovered_at.is_none() {
+            let mut next = self.written(now);
+            next.recovered_at = Some(now);
+            return Decision::Write(Box::new(next));
+        }
+        let patience = SignedDuration::from_secs(i64::from(self.plan.recovery_seconds));
+        let late = self.put_back_at.is_none_or(|since| since + patience <= now);
+        if late || (steady && passed(sight.checks)) {
+            let mut next = self.written(now);
+            next.status = Phase::Ended;
+            next.after = sight.steady.iter().chain(sight.checks).cloned().collect();
+            return Decision::Write(Box::new(next));
+        }
+        if now + LEASE / 2 >= self.lease_until {
+            return Decision::Write(Box::new(self.written(now)));
+        }
+        let why = first_fault(sight.steady).or_else(|| first_fault(sight.checks));
+        Decision::Wait {
+            seconds: LOOK_SECONDS,
+            why: why.unwrap_or_else(|| "the checks at the end".to_owned()),
+        }
+    }
+}
+
+impl Step {
+    /// What an undo is made to: the group, where the group is what was changed.
+    fn resource_of_undo(&self) -> &Resource {
+        &self.resource
+    }
+}

@@ -1,0 +1,278 @@
+//! The resolved plan of an experiment: which change to which resource, what puts it back, and what must hold meanwhile.
+//!
+//! Two plans of the same request against the same world are equal, and so are their hashes: an approval is bound to
+//! that hash, and a changed world needs a new one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::experiment::{ExperimentRequest, Family, Limits, Severity};
+use super::fault::Fault;
+use super::probe::Probe;
+use super::put_back::Step;
+use super::selection::{Guard, choose, healthy};
+use super::world::{ALLOWED, Change, Facts, Resource, ResourceKind, State, TAG, Target};
+use crate::error::{DrError, ErrorName, Result};
+use crate::ids::{OperationId, hex};
+use crate::labels;
+use crate::observed::Observed;
+
+/// How long one change may take until it is made or refused, seconds.
+const CHANGE_SECONDS: u32 = 60;
+
+/// The plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExperimentPlan {
+    /// The experiment's name.
+    pub experiment_id: String,
+    /// The family of its faults.
+    #[serde(rename = "type")]
+    pub family: Family,
+    /// What is at stake.
+    pub severity: Severity,
+    /// What the choice of targets followed from.
+    pub seed: String,
+    /// Per cent.
+    pub intensity: u8,
+    /// The changes, in the order in which they are made.
+    pub steps: Vec<Step>,
+    /// What must stay healthy.
+    pub guards: Vec<Guard>,
+    /// How long the faults stay, seconds.
+    pub duration_seconds: u32,
+    /// How long the steady state may take to come back, seconds.
+    pub recovery_seconds: u32,
+    /// From the first change to the last thing put back, at worst, seconds.
+    pub worst_case_seconds: u32,
+    /// All must pass before.
+    pub pre_checks: Vec<Probe>,
+    /// What is normal.
+    pub steady_state: Vec<Probe>,
+    /// One that does not pass ends it.
+    pub stop_conditions: Vec<Probe>,
+    /// All must pass at the end.
+    pub post_checks: Vec<Probe>,
+    /// How many approvers it needs.
+    pub approvals: u8,
+    /// Who asked.
+    pub requested_by: Option<String>,
+}
+
+impl ExperimentPlan {
+    /// SHA-256 of the plan, in hexadecimal: of its JSON with sorted names.
+    ///
+    /// # Errors
+    /// [`ErrorName::Internal`] when it cannot be written as JSON.
+    pub fn hash(&self) -> Result<String> {
+        let value = serde_json::to_value(self).map_err(|error| {
+            DrError::new(ErrorName::Internal, "writing an experiment's plan as JSON").with_source(error)
+        })?;
+        Ok(hex(&Sha256::digest(value.to_string())))
+    }
+
+    /// Everything that is looked at while it runs.
+    pub fn watched(&self) -> BTreeSet<Resource> {
+        let pools = self.guards.iter().flat_map(|guard| guard.pool.iter().cloned());
+        self.steps.iter().map(|step| step.watched.clone()).chain(pools).collect()
+    }
+
+    /// What is locked while it runs.
+    pub fn touched(&self) -> BTreeSet<Resource> {
+        self.steps.iter().flat_map(|step| [step.resource.clone(), step.watched.clone()]).collect()
+    }
+}
+
+/// What was seen of the named resources.
+pub type Seen = BTreeMap<Resource, Observed<Facts>>;
+
+/// The resources that a plan needs to see: those that are named.
+pub fn needed(request: &ExperimentRequest, limits: &Limits) -> BTreeSet<Resource> {
+    request.faults().iter().flat_map(|fault| request.pool(fault, limits)).collect()
+}
+
+/// The resources that it needs to see besides, after these were seen: the groups that replace what is terminated.
+pub fn needed_besides(seen: &Seen) -> BTreeSet<Resource> {
+    seen.iter()
+        .filter_map(|(resource, observed)| match observed {
+            Observed::Found(Facts { state: State::Machine(machine), .. }) => Some(Resource {
+                kind: ResourceKind::ScalingGroup,
+                region: resource.region.clone(),
+                id: machine.group.clone()?,
+            }),
+            _ => None,
+        })
+        .filter(|resource| !seen.contains_key(resource))
+        .collect()
+}
+
+/// Resolves a request that was checked.
+///
+/// # Errors
+/// [`ErrorName::TargetMissing`], [`ErrorName::TargetNotAllowed`], [`ErrorName::FaultImpossible`],
+/// [`ErrorName::BlastRadiusExceeded`]; what kept us from looking at a target.
+pub fn resolve(
+    request: &ExperimentRequest,
+    limits: &Limits,
+    operation: &OperationId,
+    seen: &Seen,
+) -> Result<ExperimentPlan> {
+    let parameters = &request.parameters;
+    let drawn_by = parameters.seed.clone().unwrap_or_else(|| operation.to_string());
+    let mut steps = Vec::new();
+    let mut guards = Vec::new();
+    for fault in request.faults() {
+        let pool = request.pool(&fault, limits);
+        for resource in &pool {
+            allowed(resource, facts(seen, resource)?, limits)?;
+        }
+        let first = steps.len();
+        for (resource, targets) in affected(&fault, &pool, seen, parameters.intensity, &drawn_by)? {
+            steps.push(step(&fault, resource, &targets, seen)?);
+        }
+        let minimum = parameters.minimum_healthy.unwrap_or_else(|| spared(fault.kind()));
+        guards.push(guard(pool, minimum, steps.get(first..).unwrap_or_default(), seen)?);
+    }
+    guards.iter().try_for_each(Guard::check)?;
+    let duration_seconds = seconds(parameters.duration.div_ceil(1_000));
+    let changes = CHANGE_SECONDS.saturating_mul(seconds(steps.len() as u64));
+    let undo = steps.iter().map(|step| step.undo_seconds).max().unwrap_or(0);
+    let worst = changes.saturating_mul(2).saturating_add(duration_seconds).saturating_add(undo);
+    Ok(ExperimentPlan {
+        experiment_id: request.id.clone(),
+        family: request.family,
+        severity: request.severity,
+        seed: drawn_by,
+        intensity: parameters.intensity,
+        steps,
+        guards,
+        duration_seconds,
+        recovery_seconds: parameters.recovery_seconds,
+        worst_case_seconds: worst,
+        pre_checks: request.pre_checks.clone(),
+        steady_state: request.steady_state.clone(),
+        stop_conditions: request.stop_conditions.clone(),
+        post_checks: request.post_checks.clone(),
+        approvals: request.approvals_needed(limits),
+        requested_by: request.requested_by.clone(),
+    })
+}
+
+fn seconds(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// How many of a pool stay healthy unless the experiment says otherwise. A single database has no substitute.
+const fn spared(kind: ResourceKind) -> u32 {
+    match kind {
+        ResourceKind::Ec2Instance | ResourceKind::ScalingGroup | ResourceKind::TargetGroup => 1,
+        ResourceKind::DbInstance
+        | ResourceKind::DbCluster
+        | ResourceKind::Function
+        | ResourceKind::Region => 0,
+    }
+}
+
+fn facts<'a>(seen: &'a Seen, resource: &Resource) -> Result<&'a Facts> {
+    match seen.get(resource) {
+        Some(Observed::Found(facts)) => Ok(facts),
+        Some(Observed::Missing) => {
+            Err(DrError::new(ErrorName::TargetMissing, format!("looking for {resource}")))
+        }
+        Some(Observed::Unreachable(error)) => {
+            Err(DrError::new(error.name(), format!("looking for {resource}: {}", error.what())))
+        }
+        None => {
+            Err(DrError::new(ErrorName::Internal, format!("planning without having looked at {resource}")))
+        }
+    }
+}
+
+/// Refuses what does not carry the tag and is not listed, and what Lifeboat itself made for a proof.
+fn allowed(resource: &Resource, facts: &Facts, limits: &Limits) -> Result<()> {
+    let refuse =
+        |why: &str| Err(DrError::new(ErrorName::TargetNotAllowed, format!("planning for {resource}: {why}")));
+    if facts.tags.contains_key(labels::ROLE) {
+        return refuse("Lifeboat made it for a proof");
+    }
+    let listed = limits.listed.contains(&(resource.kind, resource.id.clone()));
+    if resource.kind == ResourceKind::Region || listed || labels::has(&facts.tags, TAG, ALLOWED) {
+        return Ok(());
+    }
+    refuse(&format!("it does not carry the tag {TAG} = {ALLOWED}"))
+}
+
+/// Which resources of a pool a fault happens to and, of target groups, to which of their targets.
+fn affected<'a>(
+    fault: &Fault,
+    pool: &'a [Resource],
+    seen: &Seen,
+    intensity: u8,
+    drawn_by: &str,
+) -> Result<Vec<(&'a Resource, BTreeSet<Target>)>> {
+    let target_name = |target: &Target| format!("{}:{}", target.id, target.port.unwrap_or_default());
+    match fault {
+        Fault::TargetsDeregister {} | Fault::ZoneDrain { .. } => pool
+            .iter()
+            .map(|resource| {
+                let State::TargetGroup(group) = &facts(seen, resource)?.state else {
+                    return Ok((resource, BTreeSet::new()));
+                };
+                let registered: Vec<Target> = group.registered.iter().cloned().collect();
+                let chosen = match fault {
+                    Fault::ZoneDrain { zone } => {
+                        registered.iter().filter(|target| target.zone.as_ref() == Some(zone)).collect()
+                    }
+                    _ => choose(&registered, intensity, drawn_by, target_name),
+                };
+                Ok((resource, chosen.into_iter().cloned().collect()))
+            })
+            .collect(),
+        _ => {
+            let chosen = choose(pool, intensity, drawn_by, ToString::to_string);
+            Ok(chosen.into_iter().map(|resource| (resource, BTreeSet::new())).collect())
+        }
+    }
+}
+
+fn step(fault: &Fault, resource: &Resource, targets: &BTreeSet<Target>, seen: &Seen) -> Result<Step> {
+    let found = facts(seen, resource)?;
+    let injection = fault.inject(resource, &found.state, targets)?;
+    let recorded = facts(seen, &injection.watched)?.state.clone();
+    Ok(Step {
+        fault: fault.clone(),
+        resource: resource.clone(),
+        arn: found.arn.clone(),
+        watched: injection.watched,
+        recorded,
+        change: injection.change,
+        undo: injection.undo,
+        undo_seconds: injection.undo_seconds,
+        note: injection.note.map(ToOwned::to_owned),
+    })
+}
+
+fn guard(pool: Vec<Resource>, minimum: u32, steps: &[Step], seen: &Seen) -> Result<Guard> {
+    let mut before = 0_u32;
+    for resource in &pool {
+        before = before.saturating_add(healthy(Some(&facts(seen, resource)?.state)));
+    }
+    let mut taken = 0_u32;
+    for step in steps {
+        let state = &facts(seen, &step.resource)?.state;
+        let lost = match (&step.change, state) {
+            (Change::DeregisterTargets { targets }, State::TargetGroup(group)) => {
+                seconds(targets.intersection(&group.healthy).count() as u64)
+            }
+            (Change::SetCapacity { desired, .. }, State::ScalingGroup(group)) => {
+                seconds(group.in_service.len() as u64).saturating_sub(*desired)
+            }
+            (Change::SuspendProcesses { .. }, _) => 0,
+            (_, state) => healthy(Some(state)),
+        };
+        taken = taken.saturating_add(lost);
+    }
+    Ok(Guard { pool, minimum, before, taken })
+}
