@@ -70,6 +70,10 @@ pub enum Item {
     Stop(EmergencyStop),
     /// What is known of the state of health: written by `health_check`, by the same rules.
     Health(Box<crate::health::alerts::Health>),
+    /// The journal of an experiment: written by `chaos_runner`, by the same rules.
+    Journal(Box<crate::chaos::journal::Journal>),
+    /// A plan that waits for approvals: written by `chaos_runner`, by the same rules.
+    Approval(Box<crate::chaos::records::Pending>),
 }
 
 /// What an item must be for the write to happen.

@@ -14,6 +14,7 @@ mod model_tests;
 pub mod plan;
 pub mod probe;
 pub mod put_back;
+pub mod records;
 pub mod report;
 pub mod selection;
 pub mod world;

@@ -1,0 +1,402 @@
+//! What an experiment writes to the state table: its locks and its journal together, its journal at each step, and the
+//! request for approvals.
+//!
+//! Every write names the version that was read; nothing in here talks to the table.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::approval::Approval;
+use super::journal::{Journal, Phase};
+use super::plan::ExperimentPlan;
+use super::world::{Resource, ResourceKind};
+use crate::changes::{Change, Expect, Item, Write};
+use crate::control::{EmergencyStop, HolderState, Lock, LockDecision, check_emergency_stop, decide_lock};
+use crate::error::{DrError, ErrorName, Result};
+use crate::ids::{ExecutionArn, OperationId, Region};
+
+/// The most items of one transaction, less the journal and the emergency stop.
+const MOST_LOCKS: usize = 98;
+/// What the lock of a resource outlasts its experiment by, if nobody releases it.
+const LOCK_OUTLASTS: SignedDuration = SignedDuration::from_hours(24);
+
+/// Under which name a resource is locked. A database of the home Region has the lock that backups of it take.
+pub fn lock_of(resource: &Resource, home: &Region) -> String {
+    match resource.kind {
+        ResourceKind::DbInstance | ResourceKind::DbCluster if resource.region == *home => resource.id.clone(),
+        kind => {
+            let kind = format!("{kind:?}").to_lowercase();
+            format!("chaos:{kind}:{}:{}", resource.region, resource.id)
+        }
+    }
+}
+
+/// The locks that a plan needs.
+pub fn locks_of(plan: &ExperimentPlan, home: &Region) -> Vec<String> {
+    plan.touched().iter().map(|resource| lock_of(resource, home)).collect()
+}
+
+/// What is known of one lock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    /// The lock, if there is one.
+    pub lock: Option<Lock>,
+    /// Whether its holder still works.
+    pub holder: HolderState,
+}
+
+/// Takes all locks and writes the journal, or neither: from then on the experiment is finished by somebody.
+///
+/// # Errors
+/// [`ErrorName::EmergencyStopActive`]; [`ErrorName::OperationInProgress`] naming who holds a resource;
+/// [`ErrorName::InvalidInput`] for more resources than one transaction can lock.
+pub fn arm(
+    journal: &Journal,
+    locks: &BTreeMap<String, Held>,
+    stop: Option<&EmergencyStop>,
+    now: Timestamp,
+) -> Result<Change> {
+    check_emergency_stop(stop)?;
+    if locks.len() > MOST_LOCKS {
+        return Err(DrError::new(
+            ErrorName::InvalidInput,
+            format!(
+                "beginning {}: {} resources, at most {MOST_LOCKS} can be locked",
+                journal.owner,
+                locks.len()
+            ),
+        ));
+    }
+    let lasts = SignedDuration::from_secs(i64::from(journal.plan.recovery_seconds)) + LOCK_OUTLASTS;
+    let mut writes = vec![Write::Check(
+        EmergencyStop::KEY.to_owned(),
+        stop.map_or(Expect::Absent, |stop| Expect::Version(stop.version)),
+    )];
+    for (resource, held) in locks {
+        let before = held.lock.as_ref().map(|lock| lock.version);
+        let decision = decide_lock(held.lock.as_ref(), &journal.owner, held.holder, now)?;
+        let started_at = match (&decision, &held.lock) {
+            (LockDecision::Renew, Some(lock)) => lock.started_at,
+            _ => now,
+        };
+        let lock = Lock {
+            operation_id: Lock::key(resource),
+            kind: "lock".to_owned(),
+            resource_id: resource.clone(),
+            owner: journal.owner.clone(),
+            owner_execution: journal.owner_execution.clone(),
+            started_at,
+            lease_until: journal.deadline + lasts,
+            version: before.unwrap_or(0) + 1,
+        };
+        writes.push(Write::Put(Item::Lock(lock), before.map_or(Expect::Absent, Expect::Version)));
+    }
+    writes.push(Write::Put(Item::Journal(Box::new(journal.clone())), Expect::Absent));
+    Ok(Change { writes, answer: json!({"phase": journal.status}), ended: None })
+}
+
+/// Writes a journal that follows the one of version `before`. One that has ended gives its resources back.
+pub fn save(journal: &Journal, before: u64, locks: &[Lock]) -> Change {
+    let mut writes = vec![Write::Put(Item::Journal(Box::new(journal.clone())), Expect::Version(before))];
+    if journal.status == Phase::Ended {
+        let ours = locks.iter().filter(|lock| lock.owner == journal.owner);
+        writes
+            .extend(ours.map(|lock| Write::Delete(lock.operation_id.clone(), Expect::Version(lock.version))));
+    }
+    Change { writes, answer: json!({"phase": journal.status}), ended: None }
+}
+
+/// Whether the holder of an experiment's lock still works: its journal tells, not its execution, because a watchdog
+/// finishes what an execution left. Locks and journal are written together, so a lock without a journal has outlived it.
+pub fn holder_of(journal: Option<&Journal>) -> HolderState {
+    if journal.is_some_and(Journal::is_open) { HolderState::Running } else { HolderState::Ended }
+}
+
+/// A plan that waits for approvals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pending {
+    /// The table's key, `approval#<operation>`.
+    pub operation_id: String,
+    /// `approval`, so that they can be listed by the index.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The operation.
+    pub owner: OperationId,
+    /// Its execution.
+    pub owner_execution: ExecutionArn,
+    /// Since when; part of an index.
+    pub started_at: Timestamp,
+    /// The plan that is asked about.
+    pub plan: ExperimentPlan,
+    /// Its hash.
+    pub plan_hash: String,
+    /// The token of the state that waits.
+    pub task_token: String,
+    /// What was said so far; whether it counts is decided when it is used.
+    pub approvals: Vec<Approval>,
+    /// Counts the writes.
+    pub version: u64,
+}
+
+impl Pending {
+    /// The most approvals that are kept: more than can be needed, so that forged ones do not keep good ones out for long.
+    const MOST: usize = 50;
+
+    /// The table's key.
+    pub fn key(operation: &OperationId) -> String {
+        format!("approval#{operation}")
+    }
+
+    /// Asks for approvals; again, with a new token, when the state was tried again.
+    ///
+    /// # Errors
+    /// [`ErrorName::Internal`] when the plan has no hash.
+    pub fn ask(
+        owner: &OperationId,
+        execution: &ExecutionArn,
+        plan: &ExperimentPlan,
+        task_token: &str,
+        existing: Option<&Self>,
+        now: Timestamp,
+    ) -> Result<Change> {
+        let hash = plan.hash()?;
+        // What was approved stays approved only for the same plan.
+        let kept = existing.filter(|existing| existing.plan_hash == hash);
+        let pending = Self {
+            operation_id: Self::key(owner),
+            kind: "approval".to_owned(),
+            owner: owner.clone(),
+            owner_execution: execution.clone(),
+            started_at: kept.map_or(now, |kept| kept.started_at),
+            plan: plan.clone(),
+            plan_hash: hash,
+            task_token: task_token.to_owned(),
+            approvals: kept.map_or_else(Vec::new, |kept| kept.approvals.clone()),
+            version: existing.map_or(0, |existing| existing.version) + 1,
+        };
+        Ok(pending.write(existing.map(|existing| existing.version)))
+    }
+
+    /// Adds an approval. The same one twice is one.
+    ///
+    /// # Errors
+    /// [`ErrorName::InvalidInput`] when there are too many.
+    pub fn add(&self, approval: &Approval) -> Result<Option<Change>> {
+        if self.approvals.contains(approval) {
+            return Ok(None);
+        }
+        if self.approvals.len() >= Self::MOST {
+            return Err(DrError::new(
+                ErrorName::InvalidInput,
+                format!("approving {}: there are {} approvals already", self.owner, Self::MOST),
+            ));
+        }
+        let mut next = Self { version: self.version + 1, ..self.clone() };
+        next.approvals.push(approval.clone());
+        Ok(Some(next.write(Some(self.version))))
+    }
+
+    fn write(self, before: Option<u64>) -> Change {
+        let answer = json!({"planHash": self.plan_hash, "approvals": self.approvals.len()});
+        let expect = before.map_or(Expect::Absent, Expect::Version);
+        Change { writes: vec![Write::Put(Item::Approval(Box::new(self)), expect)], answer, ended: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::chaos::experiment::{Family, Severity};
+    use crate::chaos::fault::Fault;
+    use crate::chaos::put_back::Step;
+    use crate::chaos::world::{Change as WorldChange, Function, State};
+
+    fn now() -> Timestamp {
+        "2026-11-25T12:00:00Z".parse().unwrap()
+    }
+
+    fn region(name: &str) -> Region {
+        Region::parse(name).unwrap()
+    }
+
+    fn step(kind: ResourceKind, region_name: &str, id: &str) -> Step {
+        let resource = Resource { kind, region: region(region_name), id: id.to_owned() };
+        Step {
+            fault: Fault::FunctionThrottle {},
+            resource: resource.clone(),
+            arn: "arn:x".to_owned(),
+            watched: resource,
+            recorded: State::Function(Function::default()),
+            change: WorldChange::ReserveConcurrency { executions: 0 },
+            undo: Some(WorldChange::ReleaseConcurrency),
+            undo_seconds: 60,
+            note: None,
+        }
+    }
+
+    fn journal() -> Journal {
+        let plan = ExperimentPlan {
+            experiment_id: "one".to_owned(),
+            family: Family::Regional,
+            severity: Severity::Critical,
+            seed: "seed".to_owned(),
+            intensity: 100,
+            steps: vec![
+                step(ResourceKind::DbInstance, "us-east-1", "orders"),
+                step(ResourceKind::Function, "us-east-1", "mail"),
+            ],
+            guards: Vec::new(),
+            duration_seconds: 60,
+            recovery_seconds: 900,
+            worst_case_seconds: 180,
+            pre_checks: Vec::new(),
+            steady_state: Vec::new(),
+            stop_conditions: Vec::new(),
+            post_checks: Vec::new(),
+            approvals: 1,
+            requested_by: Some("ada".to_owned()),
+        };
+        let execution =
+            ExecutionArn::parse("arn:aws:states:us-east-1:111122223333:execution:ChaosExperiment:one")
+                .unwrap();
+        Journal::new(
+            &OperationId::parse("chaos-0123456789abcdef").unwrap(),
+            &execution,
+            plan,
+            Vec::new(),
+            now(),
+        )
+    }
+
+    fn free(journal: &Journal) -> BTreeMap<String, Held> {
+        let held = || Held { lock: None, holder: HolderState::Unknown };
+        locks_of(&journal.plan, &region("us-east-1")).into_iter().map(|name| (name, held())).collect()
+    }
+
+    #[test]
+    fn a_database_at_home_has_the_lock_of_its_backups_and_everything_else_one_of_its_own() {
+        let home = region("us-east-1");
+        let lock = |kind, at: &str, id: &str| {
+            lock_of(&Resource { kind, region: region(at), id: id.to_owned() }, &home)
+        };
+        assert_eq!(lock(ResourceKind::DbInstance, "us-east-1", "orders"), "orders");
+        assert_eq!(lock(ResourceKind::DbCluster, "us-east-1", "till"), "till");
+        assert_eq!(
+            lock(ResourceKind::DbInstance, "eu-west-1", "orders"),
+            "chaos:dbinstance:eu-west-1:orders"
+        );
+        assert_eq!(lock(ResourceKind::Function, "us-east-1", "orders"), "chaos:function:us-east-1:orders");
+    }
+
+    #[test]
+    fn locks_journal_and_the_look_at_the_emergency_stop_are_one_transaction() {
+        let journal = journal();
+        let change = arm(&journal, &free(&journal), None, now()).unwrap();
+        let [check, first, second, put] = change.writes.as_slice() else { unreachable!("{change:?}") };
+        assert_eq!(*check, Write::Check(EmergencyStop::KEY.to_owned(), Expect::Absent));
+        for write in [first, second] {
+            let Write::Put(Item::Lock(lock), Expect::Absent) = write else { unreachable!("{write:?}") };
+            assert_eq!(lock.owner, journal.owner);
+            assert!(lock.lease_until > journal.deadline);
+        }
+        assert_eq!(*put, Write::Put(Item::Journal(Box::new(journal.clone())), Expect::Absent));
+    }
+
+    #[test]
+    fn nothing_begins_under_the_emergency_stop_or_on_what_another_holds() {
+        let journal = journal();
+        let stop = EmergencyStop {
+            operation_id: EmergencyStop::KEY.to_owned(),
+            in_force: true,
+            by: "ada".to_owned(),
+            reason: "enough".to_owned(),
+            at: now(),
+            version: 3,
+        };
+        let error = arm(&journal, &free(&journal), Some(&stop), now()).unwrap_err();
+        assert_eq!(error.name(), ErrorName::EmergencyStopActive);
+        let lifted = EmergencyStop { in_force: false, ..stop };
+        let change = arm(&journal, &free(&journal), Some(&lifted), now()).unwrap();
+        assert!(change.writes.contains(&Write::Check(EmergencyStop::KEY.to_owned(), Expect::Version(3))));
+
+        let other = Lock {
+            operation_id: Lock::key("orders"),
+            kind: "lock".to_owned(),
+            resource_id: "orders".to_owned(),
+            owner: OperationId::parse("backup-0123456789abcdef").unwrap(),
+            owner_execution: journal.owner_execution.clone(),
+            started_at: now(),
+            lease_until: now() + SignedDuration::from_hours(1),
+            version: 9,
+        };
+        let mut locks = free(&journal);
+        for (holder, begins) in
+            [(HolderState::Running, false), (HolderState::Unknown, false), (HolderState::Ended, true)]
+        {
+            locks.insert("orders".to_owned(), Held { lock: Some(other.clone()), holder });
+            let change = arm(&journal, &locks, None, now());
+            assert_eq!(change.is_ok(), begins, "{holder:?}");
+            assert!(change.is_ok() || change.unwrap_err().name() == ErrorName::OperationInProgress);
+        }
+    }
+
+    #[test]
+    fn an_ended_experiment_gives_back_its_own_locks_and_no_others() {
+        let mut journal = journal();
+        let lock = |owner: &str, resource: &str| Lock {
+            operation_id: Lock::key(resource),
+            kind: "lock".to_owned(),
+            resource_id: resource.to_owned(),
+            owner: OperationId::parse(owner).unwrap(),
+            owner_execution: journal.owner_execution.clone(),
+            started_at: now(),
+            lease_until: now(),
+            version: 2,
+        };
+        let locks = [lock("chaos-0123456789abcdef", "orders"), lock("backup-0123456789abcdef", "till")];
+        assert_eq!(save(&journal, 4, &locks).writes.len(), 1, "it still runs");
+        journal.status = Phase::Stuck;
+        assert_eq!(save(&journal, 4, &locks).writes.len(), 1, "what is not as it was stays locked");
+        journal.status = Phase::Ended;
+        let change = save(&journal, 4, &locks);
+        assert_eq!(change.writes.get(1), Some(&Write::Delete(Lock::key("orders"), Expect::Version(2))));
+        assert_eq!(change.writes.len(), 2);
+        assert_eq!(holder_of(Some(&journal)), HolderState::Ended);
+        assert_eq!(holder_of(None), HolderState::Ended);
+    }
+
+    #[test]
+    fn approvals_stay_with_the_plan_that_they_are_for() {
+        let journal = journal();
+        let ask = |plan: &ExperimentPlan, token: &str, existing: Option<&Pending>| {
+            let owner = &journal.owner;
+            let change = Pending::ask(owner, &journal.owner_execution, plan, token, existing, now()).unwrap();
+            let Some(Write::Put(Item::Approval(pending), _)) = change.writes.into_iter().next() else {
+                unreachable!()
+            };
+            *pending
+        };
+        let first = ask(&journal.plan, "token-1", None);
+        let approval = Approval {
+            plan_hash: first.plan_hash.clone(),
+            approver: "grace".to_owned(),
+            expires_at: now(),
+            code: "00".to_owned(),
+        };
+        let Some(change) = first.add(&approval).unwrap() else { unreachable!() };
+        let Some(Write::Put(Item::Approval(second), Expect::Version(1))) = change.writes.first() else {
+            unreachable!()
+        };
+        assert_eq!(second.add(&approval).unwrap(), None, "the same one twice is one");
+        let again = ask(&journal.plan, "token-2", Some(second));
+        assert_eq!((again.approvals.len(), again.task_token.as_str(), again.version), (1, "token-2", 3));
+        let mut other = journal.plan.clone();
+        other.duration_seconds = 61;
+        assert!(ask(&other, "token-3", Some(second)).approvals.is_empty());
+    }
+}
