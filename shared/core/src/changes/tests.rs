@@ -16,6 +16,8 @@ fn key(item: &Item) -> String {
         Item::Breaker(breaker) => breaker.operation_id.clone(),
         Item::Stop(stop) => stop.operation_id.clone(),
         Item::Health(health) => health.operation_id.clone(),
+        Item::Journal(journal) => journal.operation_id.clone(),
+        Item::Approval(pending) => pending.operation_id.clone(),
     }
 }
 
@@ -26,6 +28,8 @@ fn version(item: &Item) -> u64 {
         Item::Breaker(breaker) => breaker.version,
         Item::Stop(stop) => stop.version,
         Item::Health(health) => health.version,
+        Item::Journal(journal) => journal.version,
+        Item::Approval(pending) => pending.version,
     }
 }
 
