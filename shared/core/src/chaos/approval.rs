@@ -125,6 +125,7 @@ mod tests {
             guards: Vec::new(),
             duration_seconds: 60,
             recovery_seconds: 900,
+            settling_seconds: 30,
             worst_case_seconds: 180,
             pre_checks: Vec::new(),
             steady_state: Vec::new(),

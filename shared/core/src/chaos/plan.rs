@@ -45,6 +45,8 @@ pub struct ExperimentPlan {
     pub duration_seconds: u32,
     /// How long the steady state may take to come back, seconds.
     pub recovery_seconds: u32,
+    /// For how long "as it was" is not believed after a change, seconds.
+    pub settling_seconds: u32,
     /// From the first change to the last thing put back, at worst, seconds.
     pub worst_case_seconds: u32,
     /// All must pass before.
@@ -150,6 +152,7 @@ pub fn resolve(
         guards,
         duration_seconds,
         recovery_seconds: parameters.recovery_seconds,
+        settling_seconds: limits.settling_seconds,
         worst_case_seconds: worst,
         pre_checks: request.pre_checks.clone(),
         steady_state: request.steady_state.clone(),
