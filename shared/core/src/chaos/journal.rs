@@ -29,6 +29,8 @@ const MOST_ATTEMPTS: u32 = 8;
 const LOOK_SECONDS: u32 = 10;
 /// How long is looked every second after the steady state was lost: the recovery time is as exact as the looks are.
 const LOOK_CLOSELY: SignedDuration = SignedDuration::from_mins(3);
+/// How often a person is called about the same thing.
+const BETWEEN_PAGES: SignedDuration = SignedDuration::from_hours(1);
 /// How long the journal of an ended experiment stays in the table.
 const KEPT: SignedDuration = SignedDuration::from_hours(400 * 24);
 
@@ -51,6 +53,18 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// The word in the table's `status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Injecting => "injecting",
+            Self::Observing => "observing",
+            Self::RollingBack => "rolling-back",
+            Self::Recovering => "recovering",
+            Self::Stuck => "stuck",
+            Self::Ended => "ended",
+        }
+    }
+
     /// Every phase.
     pub const ALL: [Self; 6] =
         [Self::Injecting, Self::Observing, Self::RollingBack, Self::Recovering, Self::Stuck, Self::Ended];
@@ -176,6 +190,9 @@ pub struct Journal {
     /// When it was last seen to be back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_at: Option<Timestamp>,
+    /// When a person was last called about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paged_at: Option<Timestamp>,
     /// Whose approvals it began with.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub approved_by: BTreeSet<String>,
@@ -281,6 +298,7 @@ impl Journal {
             recovered_at: None,
             disturbed_at: None,
             restored_at: None,
+            paged_at: None,
             approved_by: BTreeSet::new(),
             before,
             during: Vec::new(),
@@ -344,6 +362,15 @@ impl Journal {
         let mut next = Self { version: self.version + 1, ..self.clone() };
         next.roll_back(Reason::Cancelled(why.to_owned()), now);
         Some(next)
+    }
+
+    /// The journal with a note that a person is called now about what is stuck; `None` when one was within the hour.
+    pub fn page(&self, now: Timestamp) -> Option<Self> {
+        let lately = self.paged_at.is_some_and(|at| at + BETWEEN_PAGES > now);
+        if self.status != Phase::Stuck || lately {
+            return None;
+        }
+        Some(Self { version: self.version + 1, paged_at: Some(now), ..self.clone() })
     }
 
     /// Decides the next thing.

@@ -266,6 +266,7 @@ mod tests {
             experiment_id: "one".to_owned(),
             family: Family::Regional,
             severity: Severity::Critical,
+            region: Region::parse("us-east-1").unwrap(),
             seed: "seed".to_owned(),
             intensity: 100,
             steps: vec![
@@ -283,6 +284,7 @@ mod tests {
             post_checks: Vec::new(),
             approvals: 1,
             requested_by: Some("ada".to_owned()),
+            channels: std::collections::BTreeSet::new(),
         };
         let execution =
             ExecutionArn::parse("arn:aws:states:us-east-1:111122223333:execution:ChaosExperiment:one")
