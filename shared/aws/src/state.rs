@@ -255,6 +255,8 @@ fn encode_item(item: &Item) -> Result<HashMap<String, AttributeValue>> {
         Item::Breaker(breaker) => encode_fields(breaker),
         Item::Stop(stop) => encode_fields(stop),
         Item::Health(health) => encode_fields(health),
+        Item::Journal(journal) => encode_fields(journal),
+        Item::Approval(pending) => encode_fields(pending),
     }
 }
 
