@@ -5,7 +5,7 @@
 //! state machines' task.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -27,8 +27,8 @@ const CALL: Duration = Duration::from_secs(45);
 /// Attempts of a call, the first included.
 const ATTEMPTS: u32 = 4;
 
-/// The clients of a function.
-#[derive(Debug)]
+/// The clients of a function. A clone shares those that are made per Region.
+#[derive(Debug, Clone)]
 pub struct Clients {
     config: SdkConfig,
     home: Region,
@@ -44,7 +44,7 @@ pub struct Clients {
     dynamodb: std::sync::OnceLock<aws_sdk_dynamodb::Client>,
 }
 
-type Cache<C> = Mutex<HashMap<Region, C>>;
+type Cache<C> = Arc<Mutex<HashMap<Region, C>>>;
 
 impl Clients {
     /// Reads the environment: `AWS_REGION`, credentials, and `AWS_ENDPOINT_URL` where it is set. Calls nothing, and reads
