@@ -12,7 +12,7 @@ use ring::hmac;
 use serde_json::json;
 
 use crate::config::ApprovalKeys;
-use crate::request::{Answer, Approve, Approved, Asked, AwaitApproval};
+use crate::request::{Answer, Approve, Asked, AwaitApproval, Counted};
 use crate::{Desk, Handler, plan_key};
 
 /// The shortest key of an approver, bytes: as long as the code (RFC 2104, section 3).
@@ -88,7 +88,7 @@ impl Handler {
         if approved {
             self.executions.task_succeeded(&pending.task_token, &json!({"approvedBy": by})).await?;
         }
-        Ok(Answer::Approved(Approved { counted: by.len(), needed, approved }))
+        Ok(Answer::Approved(Counted { counted: by.len(), needed, approved }))
     }
 
     /// Verifies the code of each approval with its approver's key.
@@ -161,7 +161,7 @@ impl Desk<'_> {
 /// Bytes of hexadecimal digits.
 fn bytes(text: &str) -> Option<Vec<u8>> {
     let text = text.trim();
-    let even = text.len() % 2 == 0 && text.is_ascii();
+    let even = text.len().is_multiple_of(2) && text.is_ascii();
     let pairs = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok());
     if even { pairs.collect() } else { None }
 }

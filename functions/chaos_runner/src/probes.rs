@@ -180,7 +180,7 @@ fn is_outage(name: ErrorName) -> bool {
     matches!(name, ErrorName::ConnectionFailed | ErrorName::ConnectionLost | ErrorName::DatabaseUnavailable)
 }
 
-fn ours(snapshot: &&SnapshotFacts) -> bool {
+fn ours(snapshot: &SnapshotFacts) -> bool {
     snapshot.tags.contains_key(labels::OPERATION_ID) && snapshot.status == "available"
 }
 
@@ -191,7 +191,7 @@ fn proven(snapshot: &SnapshotFacts) -> bool {
 fn newest_proven(snapshots: &[SnapshotFacts], now: Timestamp, age: SignedDuration) -> Answer {
     let newest = snapshots
         .iter()
-        .filter(ours)
+        .filter(|snapshot| ours(snapshot))
         .filter(|snapshot| proven(snapshot))
         .filter_map(|snapshot| Some((snapshot.taken_at()?, &snapshot.id)))
         .max();
@@ -205,7 +205,7 @@ fn newest_proven(snapshots: &[SnapshotFacts], now: Timestamp, age: SignedDuratio
 }
 
 fn latest_proven(snapshots: &[SnapshotFacts]) -> Answer {
-    let latest = snapshots.iter().filter(ours).max_by_key(|snapshot| snapshot.taken_at());
+    let latest = snapshots.iter().filter(|snapshot| ours(snapshot)).max_by_key(|snapshot| snapshot.taken_at());
     match latest {
         None => (false, "there is no backup".to_owned()),
         Some(latest) => {
