@@ -12,11 +12,14 @@ from . import (
     execution,
     iam_of_rds,
     iam_of_state_machines,
+    instances,
     invocations,
     jsonata,
     lambda_processes,
     orders,
     rds,
+    scaling_groups,
+    target_groups,
     transport,
 )
 
@@ -37,6 +40,9 @@ def apply_all(rds_endpoint: str | None) -> None:
     iam_of_state_machines.apply()
     iam_of_rds.apply()
     transport.apply()
+    instances.apply()
+    scaling_groups.apply()
+    target_groups.apply()
     if rds_endpoint:
         rds.apply(rds_endpoint)
     orders.apply()
