@@ -324,3 +324,93 @@ fn signed(config: &SdkConfig, service: &'static str, region: &Region) -> StaticR
     }
     StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use aws_config::retry::RetryConfig;
+    use dr_core::{ErrorName, Leftovers};
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{Reply, Wire};
+
+    fn raw(wire: &Wire, limit: Duration) -> Raw<Value> {
+        let config =
+            wire.config().to_builder().retry_config(RetryConfig::standard().with_max_attempts(3)).build();
+        Raw::within(&config, "lambda", &Region::parse("cn-north-1").unwrap(), read_json, limit)
+    }
+
+    fn call() -> Call {
+        Call::write("lambda:InvokeFunction", "invoking `f`")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_goes_to_its_service_signed_and_encoded() {
+        let wire = Wire::new(|_| Reply::ok(r#"{"a": 1}"#));
+        let request = Request::new("PUT", format!("/x/{}", encoded("arn:a/b c")))
+            .with_header("x-amz-invocation-type", "Event")
+            .with_body("application/json", "{}");
+        assert!(!format!("{:?}", request.clone().with_body("text/plain", "hunter2")).contains("hunter2"));
+        let answer = raw(&wire, Duration::from_secs(9)).ask(&call(), request).await.unwrap();
+        assert_eq!(answer, json!({"a": 1}));
+        let sent = wire.sent().remove(0);
+        assert_eq!((sent.method.as_str(), sent.scope.as_str()), ("PUT", "cn-north-1/lambda"));
+        assert_eq!(sent.uri, "https://lambda.cn-north-1.amazonaws.com.cn/x/arn%3Aa%2Fb%20c");
+        assert_eq!((sent.headers["content-type"].as_str(), sent.body.as_str()), ("application/json", "{}"));
+        assert_eq!(sent.headers["x-amz-invocation-type"], "Event");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_pass_is_tried_again_and_what_does_not_is_not() {
+        for (trouble, times, name) in [
+            (Reply::Answer { status: 500, body: String::new() }, 3, ErrorName::AwsFault),
+            (Reply::lambda_error(429, "TooManyRequestsException", "slowly"), 3, ErrorName::Throttled),
+            (
+                Reply::json_error("com.amazonaws.lambda#ThrottlingException", "slowly"),
+                3,
+                ErrorName::Throttled,
+            ),
+            (Reply::Broken, 3, ErrorName::AwsUnreachable),
+            (
+                Reply::lambda_error(400, "InvalidParameterValueException:http://x/", "no"),
+                1,
+                ErrorName::AwsRejected,
+            ),
+            (Reply::lambda_error(403, "AccessDeniedException", "no"), 1, ErrorName::AccessDenied),
+            (Reply::ok("<html>"), 1, ErrorName::AwsFault),
+            (Reply::ok("9".repeat(MOST_BYTES + 1)), 1, ErrorName::AwsFault),
+        ] {
+            let shown = format!("{trouble:?}").chars().take(80).collect::<String>();
+            let wire = Wire::new(move |_| trouble.clone());
+            let refusal = raw(&wire, Duration::from_secs(600))
+                .ask(&call(), Request::new("GET", "/"))
+                .await
+                .unwrap_err();
+            assert_eq!((wire.sent().len(), refusal.error.name()), (times, name), "{shown}");
+        }
+        let mut first = true;
+        let wire = Wire::new(move |_| if std::mem::take(&mut first) { Reply::Broken } else { Reply::ok("") });
+        let answer = raw(&wire, Duration::from_secs(600)).ask(&call(), Request::new("GET", "/")).await;
+        assert_eq!(answer.unwrap(), Value::Null);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_when_its_time_is_over() {
+        let wire = Wire::new(|_| Reply::Never);
+        let begun = tokio::time::Instant::now();
+        let sent = raw(&wire, Duration::from_secs(75)).ask(&call(), Request::new("GET", "/")).await;
+        let error = sent.unwrap_err().error;
+        assert_eq!((error.name(), error.leftovers()), (ErrorName::AwsUnreachable, &Leftovers::Unknown));
+        assert!((75..76).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_has_the_services_code() {
+        let wire = Wire::new(|_| Reply::lambda_error(404, "ResourceNotFoundException:http://x/", "no `f`"));
+        let sent = raw(&wire, Duration::from_secs(9)).ask(&call(), Request::new("GET", "/")).await;
+        let refusal = sent.unwrap_err();
+        assert!(refusal.is("ResourceNotFoundException") && !refusal.is("ResourceNotFound"));
+        assert_eq!(DrError::from(refusal).name(), ErrorName::TargetMissing);
+    }
+}
