@@ -111,17 +111,17 @@ pub struct Answer<'a>(&'a HttpResponse);
 
 impl<'a> Answer<'a> {
     /// Whether the HTTP status says that it went well.
-    pub fn is_success(&self) -> bool {
+    pub fn is_success(self) -> bool {
         self.0.status().is_success()
     }
 
     /// A header; its name is in lower case.
-    pub fn header(&self, name: &str) -> Option<&'a str> {
+    pub fn header(self, name: &str) -> Option<&'a str> {
         self.0.headers().get(name)
     }
 
     /// The body.
-    pub fn body(&self) -> &'a [u8] {
+    pub fn body(self) -> &'a [u8] {
         self.0.body().bytes().unwrap_or_default()
     }
 }
@@ -147,7 +147,7 @@ impl Unread {
     }
 
     /// What a service with a JSON protocol says when it refuses. The code is in a header, or in the body.
-    pub fn json(answer: &Answer<'_>) -> Self {
+    pub fn json(answer: Answer<'_>) -> Self {
         let json: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
         // `com.amazonaws.cloudwatch#InvalidNextToken`, `ServiceException:http://…`, or the name alone.
         let code = answer.header("x-amzn-errortype").or(json["__type"].as_str()).or(json["code"].as_str());
@@ -161,7 +161,7 @@ impl Unread {
 ///
 /// # Errors
 /// What the service refused with, or that it is no such JSON.
-pub fn read_json<O: DeserializeOwned>(answer: &Answer<'_>) -> Result<O, Unread> {
+pub fn read_json<O: DeserializeOwned>(answer: Answer<'_>) -> Result<O, Unread> {
     if !answer.is_success() {
         return Err(Unread::json(answer));
     }
@@ -222,7 +222,7 @@ impl<O: fmt::Debug + Send + Sync + 'static> Raw<O> {
         config: &SdkConfig,
         service: &'static str,
         region: &Region,
-        read: fn(&Answer<'_>) -> Result<O, Unread>,
+        read: fn(Answer<'_>) -> Result<O, Unread>,
     ) -> Self {
         let endpoint = config.endpoint_url().map_or_else(|| endpoint(service, region), str::to_owned);
         let mut builder = Operation::builder()
@@ -254,7 +254,7 @@ impl<O: fmt::Debug + Send + Sync + 'static> Raw<O> {
                 if answer.body().len() > MOST_BYTES {
                     return Err(OrchestratorError::other(format!("more than {MOST_BYTES} bytes")));
                 }
-                read(&answer).map_err(|unread| match unread {
+                read(answer).map_err(|unread| match unread {
                     Unread::Refused { code, message } => {
                         let mut meta = ErrorMetadata::builder();
                         if let Some(code) = code {
@@ -277,7 +277,7 @@ impl<O: fmt::Debug + Send + Sync + 'static> Raw<O> {
         config: &SdkConfig,
         service: &'static str,
         region: &Region,
-        read: fn(&Answer<'_>) -> Result<O, Unread>,
+        read: fn(Answer<'_>) -> Result<O, Unread>,
         limit: Duration,
     ) -> Self {
         let timeouts = config
@@ -384,15 +384,13 @@ mod tests {
         ] {
             let shown = format!("{trouble:?}").chars().take(80).collect::<String>();
             let wire = Wire::new(move |_| trouble.clone());
-            let refusal = raw(&wire, Duration::from_secs(600))
-                .ask(&call(), Request::new("GET", "/"))
-                .await
-                .unwrap_err();
+            let refusal =
+                raw(&wire, Duration::from_mins(10)).ask(&call(), Request::new("GET", "/")).await.unwrap_err();
             assert_eq!((wire.sent().len(), refusal.error.name()), (times, name), "{shown}");
         }
         let mut first = true;
         let wire = Wire::new(move |_| if std::mem::take(&mut first) { Reply::Broken } else { Reply::ok("") });
-        let answer = raw(&wire, Duration::from_secs(600)).ask(&call(), Request::new("GET", "/")).await;
+        let answer = raw(&wire, Duration::from_mins(10)).ask(&call(), Request::new("GET", "/")).await;
         assert_eq!(answer.unwrap(), Value::Null);
     }
 

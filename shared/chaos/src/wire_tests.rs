@@ -728,9 +728,9 @@ async fn targets_are_registered_with_a_zone_only_where_aws_takes_one() {
                 ("Targets.member.3.AvailabilityZone", "us-west-2a"),
                 ("Targets.member.4.Id", function),
                 ("Targets.member.5.Id", "i-1"),
-                ("Targets.member.5.Port", "8081"),
+                ("Targets.member.5.Port", "8080"),
                 ("Targets.member.6.Id", "i-1"),
-                ("Targets.member.6.Port", "8080"),
+                ("Targets.member.6.Port", "8081"),
             ])
         );
     }
