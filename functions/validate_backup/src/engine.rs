@@ -17,6 +17,14 @@ pub(crate) async fn beat(writer: &ConnectionSettings, operation: &str) -> Result
     }
 }
 
+/// The last beat of an operation as the writer has it.
+pub(crate) async fn last_beat(writer: &ConnectionSettings, operation: &str) -> Result<Option<i64>> {
+    match writer.family {
+        EngineFamily::PostgreSql => dr_postgres::heartbeat::last(writer, operation).await,
+        EngineFamily::MySql => dr_mysql::heartbeat::last(writer, operation).await,
+    }
+}
+
 /// Plans a frame.
 pub(crate) async fn plan_frame(
     source: &Source<'_>,

@@ -9,6 +9,7 @@ pub mod config;
 pub mod examine;
 pub mod frame;
 pub mod judge;
+pub mod ledger;
 pub mod observe;
 pub mod quick;
 pub mod reach;
@@ -32,7 +33,7 @@ pub use config::Config;
 pub use reach::Reach;
 pub use request::{Answer, Request};
 
-use request::{ExamineRequest, FrameRequest, JudgeRequest, ObserveRequest, QuickRequest};
+use request::{ExamineRequest, FrameRequest, JudgeRequest, LedgerRequest, ObserveRequest, QuickRequest};
 use store::{Records, Store};
 
 /// The function with what its invocations share.
@@ -58,6 +59,7 @@ impl<S: Store> Handler<S> {
             Request::Examine(request) => self.examine(&request, invocation).await,
             Request::Judge(request) => self.judge(&request, invocation).await,
             Request::Quick(request) => self.quick(&request, invocation).await,
+            Request::Ledger(request) => self.ledger(&request).await,
         }
     }
 
@@ -188,6 +190,13 @@ impl<S: Store> Handler<S> {
         records.write(judge::REPORT, &report).await?;
         measure::judgement(&report);
         Ok(Answer::Judgement(Box::new(report.judgement)))
+    }
+
+    async fn ledger(&self, request: &LedgerRequest) -> Result<Answer> {
+        let facts = self.reach.in_any_status(&request.database, request.database_kind).await?;
+        let writer = self.reach.source(&facts, request.credentials.as_ref()).await?;
+        let records = Records::of(&self.store, request.operation_id.as_str());
+        ledger::turn(&records, &request.database, &writer, request.look_only).await.map(Answer::Ledger)
     }
 }
 

@@ -48,6 +48,16 @@ impl Reach {
     /// # Errors
     /// `DatabaseMissing`, `DatabaseAmbiguous`, `DatabaseUnavailable`, `EngineUnsupported`, or of the call.
     pub async fn database(&self, id: &DatabaseId, kind: Option<DatabaseKind>) -> Result<DatabaseFacts> {
+        let facts = self.in_any_status(id, kind).await?;
+        usable(&facts).map(|()| facts)
+    }
+
+    /// Facts of an instance or of a cluster whatever its status, for who finds out by connecting whether it serves: RDS
+    /// says so minutes later.
+    ///
+    /// # Errors
+    /// `DatabaseMissing`, `DatabaseAmbiguous`, `EngineUnsupported`, or of the call.
+    pub async fn in_any_status(&self, id: &DatabaseId, kind: Option<DatabaseKind>) -> Result<DatabaseFacts> {
         let region = self.clients.home();
         let what = || format!("looking for database `{id}` in {region}");
         let facts = self
@@ -56,7 +66,7 @@ impl Reach {
             .find_database(id, kind)
             .await
             .found_or_else(|| DrError::new(ErrorName::DatabaseMissing, what()))?;
-        usable(&facts).map(|()| facts)
+        supported(&facts).map(|()| facts)
     }
 
     /// A connection to the source, under the credentials that were asked for or that the instance names.
@@ -190,8 +200,13 @@ fn choose(facts: &DatabaseFacts, credentials: Option<&Credentials>) -> Result<Ch
     }
 }
 
+fn supported(facts: &DatabaseFacts) -> Result<()> {
+    let what = format!("looking at database `{}`", facts.id);
+    Engine::supported(&facts.engine, &facts.engine_version, &what).map(drop)
+}
+
 fn usable(facts: &DatabaseFacts) -> Result<()> {
-    Engine::supported(&facts.engine, &facts.engine_version, &format!("looking at database `{}`", facts.id))?;
+    supported(facts)?;
     if !SERVING.contains(&facts.status.as_str()) {
         return Err(DrError::new(
             ErrorName::DatabaseUnavailable,

@@ -4,7 +4,7 @@ use dr_core::ids::{DatabaseId, OperationId, SnapshotId};
 use dr_core::observed::DatabaseKind;
 use dr_core::plan::TemporaryTarget;
 use dr_core::proof::judgement::Judgement;
-use dr_core::request::ValidationOptions;
+use dr_core::request::{Credentials, ValidationOptions};
 use serde::{Deserialize, Serialize};
 
 /// What the function is asked for.
@@ -21,6 +21,8 @@ pub enum Request {
     Judge(JudgeRequest),
     /// Looks at a snapshot from outside and judges that.
     Quick(QuickRequest),
+    /// Asks a database whether it still has all that it acknowledged, and has it acknowledge one beat more.
+    Ledger(LedgerRequest),
 }
 
 /// See [`Request::Frame`].
@@ -139,6 +141,25 @@ pub struct QuickRequest {
     pub validation: ValidationOptions,
 }
 
+/// See [`Request::Ledger`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LedgerRequest {
+    /// The experiment's operation.
+    pub operation_id: OperationId,
+    /// The database.
+    pub database: DatabaseId,
+    /// Whether that is an instance or a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
+    /// Credentials; by default the instance's managed secret or its tag `lifeboat:secret-id`.
+    #[serde(default)]
+    pub credentials: Option<Credentials>,
+    /// Whether no beat is written: the database is connected to and read.
+    #[serde(default)]
+    pub look_only: bool,
+}
+
 /// What the function answers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -147,6 +168,25 @@ pub enum Answer {
     Stage(Stage),
     /// Of `judge` and `quick`.
     Judgement(Box<Judgement>),
+    /// Of `ledger`.
+    Ledger(Ledger),
+}
+
+/// What a database has of what it acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    /// Whether no beat that was acknowledged is missing, now and at every asking of this operation before.
+    pub intact: bool,
+    /// The last beat that was known to be acknowledged: 0 before the first. After a loss, what it was then.
+    pub acknowledged: i64,
+    /// The last beat that was found: above `acknowledged` when an acknowledgement was lost, absent without a row.
+    /// After a loss, what it was then.
+    pub found: Option<i64>,
+    /// The beat that was written and acknowledged just now.
+    pub beat: i64,
+    /// The database.
+    pub database: DatabaseId,
 }
 
 /// Where a stage is.
@@ -278,5 +318,9 @@ mod tests {
         let value = serde_json::to_value(done).unwrap();
         assert_eq!(value["status"], "done");
         assert_eq!(value.get("frame"), None);
+        let database = DatabaseId::parse("orders").unwrap();
+        let ledger = Answer::Ledger(Ledger { intact: true, acknowledged: 0, found: None, beat: 1, database });
+        let shape = r#"{"intact":true,"acknowledged":0,"found":null,"beat":1,"database":"orders"}"#;
+        assert_eq!(serde_json::to_string(&ledger).unwrap(), shape);
     }
 }

@@ -5,7 +5,7 @@
 //! state machines' task.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -27,8 +27,8 @@ const CALL: Duration = Duration::from_secs(45);
 /// Attempts of a call, the first included.
 const ATTEMPTS: u32 = 4;
 
-/// The clients of a function.
-#[derive(Debug)]
+/// The clients of a function. A clone shares those that are made per Region.
+#[derive(Debug, Clone)]
 pub struct Clients {
     config: SdkConfig,
     home: Region,
@@ -44,7 +44,7 @@ pub struct Clients {
     dynamodb: std::sync::OnceLock<aws_sdk_dynamodb::Client>,
 }
 
-type Cache<C> = Mutex<HashMap<Region, C>>;
+type Cache<C> = Arc<Mutex<HashMap<Region, C>>>;
 
 impl Clients {
     /// Reads the environment: `AWS_REGION`, credentials, and `AWS_ENDPOINT_URL` where it is set. Calls nothing, and reads
@@ -182,6 +182,13 @@ impl Clients {
         crate::secrets::Secrets::new(client, self.home.clone())
     }
 
+    /// DynamoDB in another Region.
+    #[cfg(feature = "dynamodb")]
+    pub fn dynamodb_in(&self, region: &Region) -> aws_sdk_dynamodb::Client {
+        let config = aws_sdk_dynamodb::config::Builder::from(&self.config).region(sdk_region(region));
+        aws_sdk_dynamodb::Client::from_conf(config.build())
+    }
+
     /// DynamoDB in the function's Region.
     #[cfg(feature = "dynamodb")]
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
@@ -206,7 +213,7 @@ fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-#[cfg(any(feature = "rds", feature = "kms", feature = "s3"))]
+#[cfg(any(feature = "rds", feature = "kms", feature = "s3", feature = "dynamodb"))]
 fn sdk_region(region: &Region) -> aws_config::Region {
     aws_config::Region::new(region.as_str().to_owned())
 }

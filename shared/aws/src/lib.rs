@@ -3,11 +3,20 @@
 //! Adapters turn answers into `dr-core`'s types and faults into its error names; nothing outside this crate sees
 //! an `SdkError`. No decision is made here: an adapter does one call and says what came back.
 
-#[cfg(any(feature = "rds", feature = "kms", feature = "s3", feature = "secrets", feature = "dynamodb"))]
+#[cfg(any(
+    feature = "rds",
+    feature = "kms",
+    feature = "s3",
+    feature = "secrets",
+    feature = "dynamodb",
+    feature = "raw"
+))]
 pub mod clients;
 pub mod errors;
 #[cfg(feature = "sfn")]
 pub mod executions;
+#[cfg(feature = "raw")]
+pub mod http;
 #[cfg(feature = "kms")]
 pub mod kms;
 #[cfg(feature = "cloudwatch")]
@@ -15,6 +24,8 @@ pub mod measures;
 pub mod metrics;
 #[cfg(feature = "s3")]
 pub mod objects;
+#[cfg(feature = "raw")]
+pub mod raw;
 #[cfg(feature = "rds")]
 pub mod rds;
 mod run;

@@ -1,30 +1,11 @@
 //! CloudWatch in one Region: the newest values of what RDS measures about its databases.
 //!
-//! This is the one call that is made without a generated client. `aws-sdk-cloudwatch` speaks CBOR and compresses its
-//! requests, for which every function's dependencies would be compiled with other features; the call goes through the
-//! same runtime (signature, retries, timeouts), in the service's JSON protocol.
+//! `aws-sdk-cloudwatch` speaks CBOR and compresses its requests, for which every function's dependencies would be compiled
+//! with other features: this is a raw call, in the service's JSON protocol.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use aws_config::SdkConfig;
-use aws_runtime::auth::{SigV4OperationSigningConfig, sigv4};
-use aws_runtime::retries::classifiers::AwsErrorCodeClassifier;
-use aws_smithy_runtime::client::identity::IdentityCache;
-use aws_smithy_runtime::client::orchestrator::operation::Operation;
-use aws_smithy_runtime::client::retries::classifiers::TransientErrorClassifier;
-use aws_smithy_runtime_api::client::auth::static_resolver::StaticAuthSchemeOptionResolver;
-use aws_smithy_runtime_api::client::auth::{
-    AuthSchemeOptionResolverParams, SharedAuthScheme, SharedAuthSchemeOptionResolver,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, OrchestratorError};
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponentsBuilder;
-use aws_smithy_runtime_api::client::runtime_plugin::StaticRuntimePlugin;
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::config_bag::Layer;
-use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
-use aws_types::SigningName;
-use aws_types::region::SigningRegion;
 use dr_core::health::Measure;
 use dr_core::ids::Region;
 use dr_core::{DrError, ErrorName, Result};
@@ -32,8 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::clients::behavior;
 use crate::errors::Call;
+use crate::raw::{Raw, Request, read_json};
 
 /// Queries of one call: the most that CloudWatch takes.
 /// Source: Amazon CloudWatch API Reference, `GetMetricData`.
@@ -46,7 +27,7 @@ const PERIOD: i32 = 60;
 /// CloudWatch in one Region.
 #[derive(Debug)]
 pub struct Measures {
-    operation: Operation<Value, Answer, Fault>,
+    raw: Raw<Answer>,
     region: Region,
 }
 
@@ -125,60 +106,10 @@ impl MetricDataResult {
     }
 }
 
-/// An error of the service.
-#[derive(Debug)]
-struct Fault(ErrorMetadata);
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Fault {}
-
-impl ProvideErrorMetadata for Fault {
-    fn meta(&self) -> &ErrorMetadata {
-        &self.0
-    }
-}
-
 impl Measures {
     /// CloudWatch in `region`, over a function's configuration.
     pub fn new(config: &SdkConfig, region: Region) -> Self {
-        let endpoint = config.endpoint_url().map_or_else(|| endpoint(&region), str::to_owned);
-        let mut builder = Operation::builder()
-            .service_name("CloudWatch")
-            .operation_name("GetMetricData")
-            .behavior_version(behavior())
-            .endpoint_url(&endpoint)
-            .retry_classifier(TransientErrorClassifier::<Fault>::new())
-            .retry_classifier(AwsErrorCodeClassifier::<Fault>::new())
-            .runtime_plugin(signed(config, &region));
-        if let Some(http) = config.http_client() {
-            builder = builder.http_client(http);
-        }
-        if let Some(retries) = config.retry_config() {
-            builder = builder.standard_retry(retries);
-        }
-        if let Some(timeouts) = config.timeout_config() {
-            builder = builder.timeout_config(timeouts.clone());
-        }
-        if let Some(sleep) = config.sleep_impl() {
-            builder = builder.sleep_impl(sleep);
-        }
-        let operation = builder
-            .serializer(|request: Value| {
-                let mut http = HttpRequest::new(SdkBody::from(request.to_string()));
-                http.set_method("POST")?;
-                http.set_uri("/")?;
-                http.headers_mut().insert("content-type", "application/x-amz-json-1.0");
-                http.headers_mut().insert("x-amz-target", "GraniteServiceVersion20100801.GetMetricData");
-                Ok(http)
-            })
-            .deserializer(read)
-            .build();
-        Self { operation, region }
+        Self { raw: Raw::new(config, "monitoring", &region, read_json), region }
     }
 
     /// The newest free storage of each instance and the newest lag of each replica and reader, of the last 15 minutes. An
@@ -225,8 +156,8 @@ impl Measures {
         });
         let mut found: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
         loop {
-            let sent = Box::pin(self.operation.invoke(request.clone())).await;
-            let answer = sent.map_err(|fault| call.failure(fault))?;
+            let sent = Request::json("GraniteServiceVersion20100801.GetMetricData", &request);
+            let answer = self.raw.ask(&call, sent).await?;
             for result in answer.metric_data_results {
                 let unread = |name, why: &str| Err(DrError::new(name, format!("{what}: {why}")));
                 match result.status_code.as_deref() {
@@ -254,12 +185,6 @@ impl Measures {
     }
 }
 
-/// Source: AWS General Reference, "Amazon CloudWatch endpoints and quotas".
-fn endpoint(region: &Region) -> String {
-    let suffix = if region.as_str().starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-    format!("https://monitoring.{region}.{suffix}")
-}
-
 fn query(at: usize, id: &str, metric: &str) -> Value {
     json!({
         "Id": format!("m{at}"),
@@ -274,42 +199,4 @@ fn query(at: usize, id: &str, metric: &str) -> Value {
         },
         "ReturnData": true,
     })
-}
-
-/// Credentials of the configuration, and a signature for CloudWatch in the Region.
-fn signed(config: &SdkConfig, region: &Region) -> StaticRuntimePlugin {
-    let mut layer = Layer::new("signature");
-    layer.store_put(AuthSchemeOptionResolverParams::new(()));
-    layer.store_put(SigV4OperationSigningConfig {
-        region: Some(SigningRegion::from(aws_config::Region::new(region.as_str().to_owned()))),
-        name: Some(SigningName::from_static("monitoring")),
-        ..SigV4OperationSigningConfig::default()
-    });
-    let mut components = RuntimeComponentsBuilder::new("signature");
-    components.set_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(
-        StaticAuthSchemeOptionResolver::new(vec![sigv4::SCHEME_ID]),
-    )));
-    components.push_auth_scheme(SharedAuthScheme::new(sigv4::SigV4AuthScheme::new()));
-    components.set_identity_cache(Some(IdentityCache::no_cache()));
-    if let Some(credentials) = config.credentials_provider() {
-        components.set_identity_resolver(sigv4::SCHEME_ID, credentials);
-    }
-    StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
-}
-
-fn read(response: &HttpResponse) -> std::result::Result<Answer, OrchestratorError<Fault>> {
-    let body = response.body().bytes().unwrap_or_default();
-    if response.status().is_success() {
-        return serde_json::from_slice(body).map_err(OrchestratorError::other);
-    }
-    let json: Value = serde_json::from_slice(body).unwrap_or_default();
-    let mut meta = ErrorMetadata::builder();
-    // `__type` is `com.amazonaws.cloudwatch#InvalidNextToken`, or the name alone.
-    if let Some(code) = json["__type"].as_str().and_then(|text| text.rsplit('#').next()) {
-        meta = meta.code(code);
-    }
-    if let Some(message) = json["message"].as_str().or(json["Message"].as_str()) {
-        meta = meta.message(message);
-    }
-    Err(OrchestratorError::operation(Fault(meta.build())))
 }

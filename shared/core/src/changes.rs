@@ -6,6 +6,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
+use crate::chaos::experiment::ExperimentRequest;
+use crate::chaos::records;
 use crate::control::{
     Breaker, BreakerSettings, BreakerStatus, EmergencyStop, HolderState, Lock, LockDecision,
     check_emergency_stop, decide_lock,
@@ -22,7 +24,7 @@ use crate::request::{BackupRequest, ProofRequest};
 /// The longest request, checkpoint or result that is recorded, in bytes of JSON: an item has 400 KB at most.
 const LARGEST_RECORD: usize = 100_000;
 
-/// Longer than `TimeoutSeconds` of `fleet_backup`.
+/// Longer than `TimeoutSeconds` of `fleet_backup` and `chaos_experiment`.
 pub const FLEET_LEASE: SignedDuration = SignedDuration::from_hours(8 * 24);
 
 /// How operations are kept.
@@ -74,6 +76,8 @@ pub enum Item {
     Journal(Box<crate::chaos::journal::Journal>),
     /// A plan that waits for approvals: written by `chaos_runner`, by the same rules.
     Approval(Box<crate::chaos::records::Pending>),
+    /// A Region that our functions do not call: written by `chaos_runner`, by the same rules.
+    RegionBlock(crate::chaos::blocks::RegionBlock),
 }
 
 /// What an item must be for the write to happen.
@@ -143,13 +147,13 @@ impl Beginning {
 
     /// The resource that the request names, if it can be told without reading it strictly.
     pub fn resource(&self) -> Option<String> {
-        let field = match self.kind {
-            Kind::Backup => "database",
-            Kind::Proof => "snapshotId",
-            Kind::Fleet => "fleet",
-        };
-        let named = self.request.get(field).and_then(Value::as_str)?;
-        Some(if self.kind == Kind::Fleet { fleet::resource(named) } else { named.to_owned() })
+        let named = |field: &str| self.request.get(field).and_then(Value::as_str);
+        match self.kind {
+            Kind::Backup => named("database").map(str::to_owned),
+            Kind::Proof => named("snapshotId").map(str::to_owned),
+            Kind::Fleet => named("fleet").map(fleet::resource),
+            Kind::Chaos => named("id").map(records::resource),
+        }
     }
 }
 
@@ -232,6 +236,13 @@ pub fn begin(
             let resource = fleet::resource(&plan.fleet);
             writes.push(take_lock(&id, &beginning.execution, &resource, observed, settings, now)?);
             (as_json::<FleetPlan>("the plan", &plan)?, Some(resource))
+        }
+        Kind::Chaos => {
+            let request: ExperimentRequest =
+                crate::input::parse("the experiment", beginning.request.clone())?;
+            let resource = records::resource(&request.id);
+            writes.push(take_lock(&id, &beginning.execution, &resource, observed, settings, now)?);
+            (records::outline(&id, &request), Some(resource))
         }
     };
     let breaker = observed.breaker.clone().unwrap_or_else(|| Breaker::new(beginning.kind));
@@ -372,8 +383,8 @@ pub fn checkpoint(
     })
 }
 
-/// Ends an operation well: `result.copies` with a `status` other than `done` make it partial, and so does the `outcome`
-/// `incomplete` of a fleet's run.
+/// Ends an operation well: `result.copies` with a `status` other than `done` make it partial, and so do the `outcome`
+/// `incomplete` of a fleet's run and an experiment that did not go as planned.
 ///
 /// # Errors
 /// [`ErrorName::OperationMissing`], [`ErrorName::IllegalTransition`], [`ErrorName::InvalidInput`] when the result
@@ -387,7 +398,9 @@ pub fn succeed(
 ) -> Result<Change> {
     check_size("the result", result)?;
     let failed = failed_regions(result);
-    let incomplete = result.get("outcome").and_then(Value::as_str) == Some("incomplete");
+    let said = |field: &str| result.get(field).and_then(Value::as_str);
+    let incomplete = said("outcome") == Some("incomplete")
+        || matches!(said("status"), Some("deviated" | "aborted" | "rolled-back"));
     let (event, status) = if failed.is_empty() && !incomplete {
         (Event::Succeed, Status::Succeeded)
     } else {
@@ -514,11 +527,12 @@ fn take_lock(
     Ok(Write::Put(Item::Lock(lock), expect(existing.map(|lock| lock.version))))
 }
 
-/// A fleet's run goes on for as long as its slowest backup, and reports nothing meanwhile: it holds its lock for longer
-/// than its execution can last. The lock of one that was stopped is free at once, because Step Functions is asked.
+/// A fleet's run goes on for as long as its slowest backup, an experiment may wait for its approval, and both report
+/// nothing meanwhile: they hold their locks for longer than their executions can last. The lock of one that was stopped
+/// is free at once, because Step Functions is asked.
 fn lease_of(id: &OperationId, settings: &Settings) -> SignedDuration {
-    let fleet = id.as_str().starts_with(Kind::Fleet.as_str());
-    if fleet { settings.lease.max(FLEET_LEASE) } else { settings.lease }
+    let silent = [Kind::Fleet, Kind::Chaos].iter().any(|kind| id.as_str().starts_with(kind.as_str()));
+    if silent { settings.lease.max(FLEET_LEASE) } else { settings.lease }
 }
 
 fn put_breaker(mut breaker: Breaker, observed: &Observed) -> Write {

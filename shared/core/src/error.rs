@@ -240,6 +240,12 @@ error_names! {
     BlastRadiusExceeded, "BLAST_RADIUS_EXCEEDED", Terminal,
         "The experiment would leave fewer healthy resources than must stay.",
         "Lower the intensity, name more resources, or lower minimumHealthy if you mean it.";
+    PreCheckFailed, "PRE_CHECK_FAILED", Operator,
+        "A check before the experiment did not pass, or could not be made; nothing was touched.",
+        "Mend what the message names, or choose another time.";
+    RollbackFailed, "ROLLBACK_FAILED", Operator,
+        "An experiment left something that could not be put back.",
+        "Run the commands of its report, in their order (runbook \"A rollback failed\").";
     FreezeWindow, "FREEZE_WINDOW", Operator,
         "Experiments do not begin at this time.",
         "Start it outside the windows of CHAOS_FREEZE_WINDOWS.";

@@ -24,6 +24,8 @@ pub enum Kind {
     Proof,
     /// A run of backups over a fleet of databases.
     Fleet,
+    /// A chaos experiment.
+    Chaos,
 }
 
 impl Kind {
@@ -33,14 +35,16 @@ impl Kind {
             Self::Backup => "backup",
             Self::Proof => "proof",
             Self::Fleet => "fleet",
+            Self::Chaos => "chaos",
         }
     }
 }
 
 impl Kind {
-    /// Whether operations of this kind exclude each other by a lock: backups by their database, runs by their fleet.
+    /// Whether operations of this kind exclude each other by a lock: backups by their database, runs by their fleet,
+    /// experiments by the name that their user gave them.
     pub const fn holds_lock(self) -> bool {
-        matches!(self, Self::Backup | Self::Fleet)
+        matches!(self, Self::Backup | Self::Fleet | Self::Chaos)
     }
 }
 
@@ -59,7 +63,7 @@ pub enum Status {
     /// Finished, everything as asked.
     Succeeded,
     /// Finished: the backup is proven, but at least one Region has no copy of it; or some databases of a fleet's run
-    /// could not be backed up, no more than are tolerated.
+    /// could not be backed up, no more than are tolerated; or an experiment was put back, but did not go as planned.
     Partial,
     /// Finished with an error.
     Failed,

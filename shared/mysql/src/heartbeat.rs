@@ -6,7 +6,7 @@
 //! judgement then says so as well.)
 
 use dr_core::proof::frame::Heartbeat;
-use dr_core::{ErrorName, Result};
+use dr_core::{DrError, ErrorName, Result};
 use dr_database::{Access, ConnectionSettings};
 use jiff::Timestamp;
 
@@ -55,6 +55,21 @@ pub async fn beat(settings: &ConnectionSettings, operation_id: &str) -> Result<H
     let sql = "DELETE FROM lifeboat.heartbeat WHERE written_at < NOW(6) - INTERVAL 30 DAY";
     session.rows("removing old heartbeats", sql).await?;
     Ok(beat)
+}
+
+/// The last beat of this operation as the writer has it; `None` when there is no row.
+///
+/// # Errors
+/// `DatabaseUnavailable` when a replica answers: what it has not applied is not lost; of the connection or the query.
+pub async fn last(settings: &ConnectionSettings, operation_id: &str) -> Result<Option<i64>> {
+    let session = Session::open(settings, Access::ReadOnly).await?;
+    let sql = "SELECT @@global.read_only OR @@global.innodb_read_only";
+    if session.row("looking at the server's role", sql).await?.flag(0)? {
+        let what = format!("reading the heartbeat at {}: it is read-only", settings.place());
+        return Err(DrError::new(ErrorName::DatabaseUnavailable, what)
+            .with_remedy("Wait until the name leads to the new writer."));
+    }
+    Ok(look(&session, Some(operation_id)).await?.of_operation.map(|beat| beat.beat))
 }
 
 /// What the heartbeat table says.

@@ -4,8 +4,8 @@
 //! whatever the frame saw is in the write-ahead log before it. A restore on which the row is missing has lost the end
 //! of its log, however sound its pages are.
 
-use dr_core::Result;
 use dr_core::proof::frame::Heartbeat;
+use dr_core::{DrError, ErrorName, Result};
 use jiff::Timestamp;
 
 use crate::catalogue::server::moment;
@@ -66,6 +66,20 @@ async fn create(session: &Session) -> Result<()> {
     }
     session.rows("creating lifeboat.heartbeat", CREATE_TABLE).await?;
     Ok(())
+}
+
+/// The last beat of this operation as the writer has it, in the settings' database; `None` when there is no row.
+///
+/// # Errors
+/// `DatabaseUnavailable` when a standby answers: what it has not replayed is not lost; of the connection or the query.
+pub async fn last(settings: &ConnectionSettings, operation_id: &str) -> Result<Option<i64>> {
+    let session = Session::open(settings, Access::ReadOnly).await?;
+    if session.row("looking at the server's role", "SELECT pg_is_in_recovery()").await?.flag(0)? {
+        let what = format!("reading the heartbeat in {}: it is a standby", settings.place());
+        return Err(DrError::new(ErrorName::DatabaseUnavailable, what)
+            .with_remedy("Wait until the name leads to the new writer."));
+    }
+    Ok(find(&session, Some(operation_id)).await?.of_operation.map(|beat| beat.beat))
 }
 
 /// What the heartbeat table of a database says.

@@ -145,6 +145,7 @@ def walk(road: Road) -> None:
         road.run(f"create_snapshot/{case}.json")
     # The local cloud has no read replicas: without the replica it is a whole frame, with it a named error (below).
     road.poll("validate_backup/frame.json", {f'"frameFrom": "{REPLICA}"': '"frameFrom": null'})
+    road.run("validate_backup/ledger.json")
     road.run("create_snapshot/create.json")
     road.poll("create_snapshot/check.json")
     road.poll("validate_backup/observe.json")

@@ -128,6 +128,15 @@ pub enum Reply {
         /// Body.
         body: String,
     },
+    /// An answer with headers.
+    Headed {
+        /// HTTP status.
+        status: u16,
+        /// Names, in lower case, and values.
+        headers: Vec<(&'static str, &'static str)>,
+        /// Body.
+        body: String,
+    },
     /// The connection breaks.
     Broken,
     /// No answer before the time is out.
@@ -147,6 +156,21 @@ impl Reply {
              <RequestId>r</RequestId></ErrorResponse>"
         );
         Self::Answer { status, body }
+    }
+
+    /// An error of EC2, whose form is its own.
+    pub fn ec2_error(status: u16, code: &str, message: &str) -> Self {
+        let body = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>{code}</Code>\
+             <Message>{message}</Message></Error></Errors><RequestID>r</RequestID></Response>"
+        );
+        Self::Answer { status, body }
+    }
+
+    /// An error of Lambda, whose code is in a header.
+    pub fn lambda_error(status: u16, code: &'static str, message: &str) -> Self {
+        let body = serde_json::json!({"Type": "User", "Message": message}).to_string();
+        Self::Headed { status, headers: vec![("x-amzn-errortype", code)], body }
     }
 
     /// An error of a JSON service (KMS, Secrets Manager, DynamoDB).
@@ -214,7 +238,14 @@ impl Wire {
     ///
     /// # Errors
     /// None: the configuration names a Region.
-    #[cfg(any(feature = "rds", feature = "kms", feature = "s3", feature = "secrets", feature = "dynamodb"))]
+    #[cfg(any(
+        feature = "rds",
+        feature = "kms",
+        feature = "s3",
+        feature = "secrets",
+        feature = "dynamodb",
+        feature = "raw"
+    ))]
     pub fn clients(&self) -> dr_core::Result<crate::clients::Clients> {
         crate::clients::Clients::new(self.config())
     }
@@ -235,11 +266,17 @@ impl HttpConnector for Wire {
         let sent = Sent::of(&request);
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(sent.clone());
         let reply = (self.script.lock().unwrap_or_else(PoisonError::into_inner))(&sent);
+        let answer = |status: u16, headers: Vec<(&'static str, &'static str)>, body: String| {
+            let status = status.try_into().map_err(|error| ConnectorError::other(Box::new(error), None))?;
+            let mut response = HttpResponse::new(status, SdkBody::from(body));
+            for (name, value) in headers {
+                response.headers_mut().insert(name, value);
+            }
+            Ok(response)
+        };
         HttpConnectorFuture::ready(match reply {
-            Reply::Answer { status, body } => status
-                .try_into()
-                .map(|status| HttpResponse::new(status, SdkBody::from(body)))
-                .map_err(|error| ConnectorError::other(Box::new(error), None)),
+            Reply::Answer { status, body } => answer(status, Vec::new(), body),
+            Reply::Headed { status, headers, body } => answer(status, headers, body),
             Reply::Broken => Err(ConnectorError::io("connection reset".into())),
             Reply::Late => Err(ConnectorError::timeout("timed out".into())),
         })

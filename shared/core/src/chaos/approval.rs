@@ -58,18 +58,35 @@ pub fn check(plan: &ExperimentPlan, approvals: &[Examined], now: Timestamp) -> R
     if needed == 0 {
         return Ok(BTreeSet::new());
     }
-    let refuse = |why: String| {
-        Err(DrError::new(
-            ErrorName::ApprovalRequired,
-            format!("beginning experiment {}: {why}", plan.experiment_id),
-        ))
-    };
+    let Counted { by, others } = count(plan, approvals, now)?;
+    if by.len() >= needed {
+        return Ok(by);
+    }
+    let why = if others.is_empty() { String::new() } else { format!(" ({})", others.join("; ")) };
+    let hash = plan.hash()?;
+    Err(refusal(plan, &format!("{} of {needed} approvals of plan {hash} count{why}", by.len())))
+}
+
+/// Which approvals of a plan count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Those who approved, in lower case.
+    pub by: BTreeSet<String>,
+    /// Why each of the others does not count.
+    pub others: Vec<&'static str>,
+}
+
+/// Counts the approvals of a plan.
+///
+/// # Errors
+/// [`ErrorName::ApprovalRequired`] when the plan does not say who asks; [`ErrorName::Internal`] when it has no hash.
+pub fn count(plan: &ExperimentPlan, approvals: &[Examined], now: Timestamp) -> Result<Counted> {
     let Some(requester) = &plan.requested_by else {
-        return refuse("`requestedBy` must say who asks, because somebody else has to approve".to_owned());
+        let why = "`requestedBy` must say who asks, because somebody else has to approve";
+        return Err(refusal(plan, why));
     };
     let hash = plan.hash()?;
-    let mut counted = BTreeSet::new();
-    let mut others = Vec::new();
+    let mut counted = Counted { by: BTreeSet::new(), others: Vec::new() };
     for Examined { approval, genuine } in approvals {
         let fault = if !genuine {
             Some("its code is not its approver's")
@@ -86,17 +103,30 @@ pub fn check(plan: &ExperimentPlan, approvals: &[Examined], now: Timestamp) -> R
         };
         match fault {
             None => {
-                counted.insert(approval.approver.to_lowercase());
+                counted.by.insert(approval.approver.trim().to_lowercase());
             }
-            Some(why) => others.push(why),
+            Some(why) => counted.others.push(why),
         }
     }
-    if counted.len() >= needed {
-        return Ok(counted);
-    }
-    others.sort_unstable();
-    let why = if others.is_empty() { String::new() } else { format!(" ({})", others.join("; ")) };
-    refuse(format!("{} of {needed} approvals of plan {hash} count{why}", counted.len()))
+    counted.others.sort_unstable();
+    Ok(counted)
+}
+
+/// Refuses one approval that does not count, before it is kept.
+///
+/// # Errors
+/// [`ErrorName::ApprovalRequired`] with the reason.
+pub fn check_one(plan: &ExperimentPlan, approval: &Examined, now: Timestamp) -> Result<()> {
+    let counted = count(plan, std::slice::from_ref(approval), now)?;
+    counted
+        .others
+        .first()
+        .map_or(Ok(()), |why| Err(refusal(plan, &format!("an approval does not count: {why}"))))
+}
+
+fn refusal(plan: &ExperimentPlan, why: &str) -> DrError {
+    let what = format!("approving experiment {}: {why}", plan.experiment_id);
+    DrError::new(ErrorName::ApprovalRequired, what)
 }
 
 /// Whether two names mean one person. Case does not make two of one.
@@ -109,6 +139,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::chaos::experiment::{Family, Severity};
+    use crate::ids::Region;
 
     fn now() -> Timestamp {
         "2026-11-25T12:00:00Z".parse().unwrap()
@@ -119,12 +150,14 @@ mod tests {
             experiment_id: "one".to_owned(),
             family: Family::Regional,
             severity: Severity::Critical,
+            region: Region::parse("us-east-1").unwrap(),
             seed: "seed".to_owned(),
             intensity: 100,
             steps: Vec::new(),
             guards: Vec::new(),
             duration_seconds: 60,
             recovery_seconds: 900,
+            settling_seconds: 30,
             worst_case_seconds: 180,
             pre_checks: Vec::new(),
             steady_state: Vec::new(),
@@ -132,6 +165,7 @@ mod tests {
             post_checks: Vec::new(),
             approvals,
             requested_by: Some("Ada".to_owned()),
+            channels: BTreeSet::new(),
         }
     }
 

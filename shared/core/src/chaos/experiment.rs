@@ -209,6 +209,10 @@ pub struct Limits {
     pub approvals: u8,
     /// Whether an experiment only plans unless it says otherwise.
     pub dry_run: bool,
+    /// For how long "as it was" is not believed after a change, seconds: AWS's answers are eventually consistent.
+    pub settling_seconds: u32,
+    /// Whether our own functions may be kept from calling a Region.
+    pub region_fault: bool,
 }
 
 impl ExperimentRequest {
@@ -216,7 +220,7 @@ impl ExperimentRequest {
     ///
     /// # Errors
     /// [`ErrorName::InvalidInput`] with the field and the rule, [`ErrorName::RegionUnknown`],
-    /// [`ErrorName::RollbackMissing`].
+    /// [`ErrorName::RollbackMissing`], [`ErrorName::TargetNotAllowed`] for a fault that the installation does not use.
     pub fn check(&self, limits: &Limits) -> Result<()> {
         let fault = |rule: String| {
             Err(DrError::new(ErrorName::InvalidInput, format!("reading the experiment: {rule}")))
@@ -318,6 +322,11 @@ impl ExperimentRequest {
             }
         }
         for one in &faults {
+            if one.kind() == ResourceKind::Region && !limits.region_fault {
+                let what = format!("planning {}: this installation does not use it", one.name());
+                return Err(DrError::new(ErrorName::TargetNotAllowed, what)
+                    .with_remedy("Set the stack's parameter ChaosRegionFault to true, if it may be used."));
+            }
             if !self.family.covers(one) {
                 return fault(format!("`faults`: {} is not of the type that the experiment has", one.name()));
             }
@@ -410,6 +419,8 @@ mod tests {
             freeze: Vec::new(),
             approvals: 1,
             dry_run: true,
+            settling_seconds: 30,
+            region_fault: true,
         }
     }
 

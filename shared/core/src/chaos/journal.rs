@@ -4,7 +4,7 @@
 //! that says what undoes it, so that anybody who holds the lease can go on: [`Journal::decide`] asks for one thing at a
 //! time and never depends on who did the last one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -21,14 +21,18 @@ use crate::ids::{ExecutionArn, OperationId};
 /// How long a runner's word counts. Longer than the runner's function can run (its timeout is 60 s): whoever takes over
 /// after that knows that no call of the last one is still under way.
 pub const LEASE: SignedDuration = SignedDuration::from_secs(120);
-/// How long a change may take to show: before that, "as it was" is not believed.
-const SETTLING: SignedDuration = SignedDuration::from_secs(30);
 /// How long is waited between two attempts to put the same thing back.
 const BETWEEN_ATTEMPTS: SignedDuration = SignedDuration::from_secs(20);
 /// How often the same thing is tried to be put back before a person is called.
 const MOST_ATTEMPTS: u32 = 8;
-/// The longest wait between two looks while faults are in, seconds.
+/// The longest wait between two looks, seconds.
 const LOOK_SECONDS: u32 = 10;
+/// How long is looked every second after the steady state was lost: the recovery time is as exact as the looks are.
+const LOOK_CLOSELY: SignedDuration = SignedDuration::from_mins(3);
+/// How often a person is called about the same thing.
+const BETWEEN_PAGES: SignedDuration = SignedDuration::from_hours(1);
+/// How long the journal of an ended experiment stays in the table.
+const KEPT: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 /// Where an experiment stands. Kebab-case in the table's `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,6 +53,18 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// The word in the table's `status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Injecting => "injecting",
+            Self::Observing => "observing",
+            Self::RollingBack => "rolling-back",
+            Self::Recovering => "recovering",
+            Self::Stuck => "stuck",
+            Self::Ended => "ended",
+        }
+    }
+
     /// Every phase.
     pub const ALL: [Self; 6] =
         [Self::Injecting, Self::Observing, Self::RollingBack, Self::Recovering, Self::Stuck, Self::Ended];
@@ -96,6 +112,20 @@ impl Reason {
     /// Whether this is how it was meant to end.
     pub const fn planned(&self) -> bool {
         matches!(self, Self::Completed)
+    }
+
+    /// For people.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Completed => "their time was over".to_owned(),
+            Self::EmergencyStop(why) => format!("the emergency stop is in force, {why}"),
+            Self::Cancelled(why) => format!("it was cancelled by {why}"),
+            Self::StopCondition(why) => format!("a stop condition did not hold: {why}"),
+            Self::TooFewHealthy(why) => format!("too few were healthy: {why}"),
+            Self::InjectionFailed(why) => format!("a change was refused: {why}"),
+            Self::RunnerLost => "its runner was lost".to_owned(),
+            Self::TooLong => "it took longer than it may".to_owned(),
+        }
     }
 }
 
@@ -165,9 +195,21 @@ pub struct Journal {
     /// When everything was put back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put_back_at: Option<Timestamp>,
-    /// When the steady state was back.
+    /// When the steady state was first seen after everything was put back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered_at: Option<Timestamp>,
+    /// When the steady state was first seen lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disturbed_at: Option<Timestamp>,
+    /// When it was last seen to be back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_at: Option<Timestamp>,
+    /// When a person was last called about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paged_at: Option<Timestamp>,
+    /// Whose approvals it began with.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub approved_by: BTreeSet<String>,
     /// The steady state before.
     #[serde(default)]
     pub before: Vec<Finding>,
@@ -179,6 +221,9 @@ pub struct Journal {
     pub after: Vec<Finding>,
     /// Counts the writes.
     pub version: u64,
+    /// When DynamoDB may delete the item, in seconds since 1970 (TTL). Only ended ones have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<i64>,
 }
 
 /// What was seen of the world.
@@ -186,8 +231,6 @@ pub struct Journal {
 pub struct Sight<'a> {
     /// The emergency stop.
     pub stop: Option<&'a EmergencyStop>,
-    /// Who ended this experiment, and why.
-    pub cancelled: Option<&'a str>,
     /// What the watched resources are now. What is not in it could not be looked at.
     pub states: &'a BTreeMap<Resource, Option<State>>,
     /// The stop conditions. Asked while faults are in.
@@ -267,10 +310,15 @@ impl Journal {
             rolling_back_at: None,
             put_back_at: None,
             recovered_at: None,
+            disturbed_at: None,
+            restored_at: None,
+            paged_at: None,
+            approved_by: BTreeSet::new(),
             before,
             during: Vec::new(),
             after: Vec::new(),
             version: 1,
+            expires_at: None,
         }
     }
 
@@ -318,6 +366,25 @@ impl Journal {
             }
         }
         Ok(next)
+    }
+
+    /// Ends the experiment early, whoever works on it; `None` when its faults are coming out already.
+    pub fn cancel(&self, why: &str, now: Timestamp) -> Option<Self> {
+        if !matches!(self.status, Phase::Injecting | Phase::Observing) {
+            return None;
+        }
+        let mut next = Self { version: self.version + 1, ..self.clone() };
+        next.roll_back(Reason::Cancelled(why.to_owned()), now);
+        Some(next)
+    }
+
+    /// The journal with a note that a person is called now about what is stuck; `None` when one was within the hour.
+    pub fn page(&self, now: Timestamp) -> Option<Self> {
+        let lately = self.paged_at.is_some_and(|at| at + BETWEEN_PAGES > now);
+        if self.status != Phase::Stuck || lately {
+            return None;
+        }
+        Some(Self { version: self.version + 1, paged_at: Some(now), ..self.clone() })
     }
 
     /// Decides the next thing.
@@ -394,9 +461,6 @@ impl Journal {
                 stop.by, stop.at, stop.reason
             )));
         }
-        if let Some(why) = sight.cancelled {
-            return Some(Reason::Cancelled(why.to_owned()));
-        }
         if now >= self.deadline {
             return Some(Reason::TooLong);
         }
@@ -448,17 +512,40 @@ impl Journal {
             .filter(|finding| finding.verdict != Verdict::Passed)
             .filter(|finding| !self.during.iter().any(|known| known.probe == finding.probe))
             .collect();
-        if !news.is_empty() || now + LEASE / 2 >= self.lease_until {
-            let mut next = self.written(now);
+        let turned = self.turned(sight.steady, now);
+        if !news.is_empty() || turned.is_some() || now + LEASE / 2 >= self.lease_until {
+            let mut next = turned.unwrap_or_else(|| self.written(now));
             next.during.extend(news.into_iter().cloned());
             return Decision::Write(Box::new(next));
         }
         let left = u32::try_from(end.duration_since(now).as_secs()).unwrap_or(u32::MAX).max(1);
-        Decision::Wait { seconds: left.min(LOOK_SECONDS), why: format!("the faults stay until {end}") }
+        let seconds = left.min(self.look_again(sight.steady, now));
+        Decision::Wait { seconds, why: format!("the faults stay until {end}") }
+    }
+
+    /// The journal with the moment in which the steady state was lost, or was back; `None` when neither is news.
+    fn turned(&self, steady: &[Finding], now: Timestamp) -> Option<Self> {
+        let holds = steady.iter().all(|finding| finding.verdict == Verdict::Passed);
+        let lost = self.disturbed_at.is_some() && self.restored_at.is_none();
+        if holds != lost {
+            return None;
+        }
+        let mut next = self.written(now);
+        next.disturbed_at.get_or_insert(now);
+        next.restored_at = holds.then_some(now);
+        Some(next)
+    }
+
+    /// When to look again, seconds: soon while the steady state is lost.
+    fn look_again(&self, steady: &[Finding], now: Timestamp) -> u32 {
+        let lost = steady.iter().any(|finding| finding.verdict != Verdict::Passed);
+        let fresh = [self.disturbed_at, self.put_back_at].iter().flatten().any(|&at| at + LOOK_CLOSELY > now);
+        if lost && fresh { 1 } else { LOOK_SECONDS }
     }
 
     fn put_back(&self, sight: &Sight<'_>, now: Timestamp) -> Decision {
-        let mut waiting = None;
+        let settling = SignedDuration::from_secs(i64::from(self.plan.settling_seconds));
+        let (mut waiting, mut soon) = (None, false);
         // The last one first; what has to wait does not keep the others from being put back.
         for (index, entry) in self.entries.iter().enumerate().rev() {
             if matches!(entry.status, StepStatus::Planned | StepStatus::PutBack | StepStatus::Stuck) {
@@ -471,16 +558,15 @@ impl Journal {
             };
             match step.put_back(state.as_ref()) {
                 PutBack::AsRecorded => {
-                    let settled = entry.begun_at.is_none_or(|since| since + SETTLING <= now)
-                        && entry.last_attempt.is_none_or(|since| since + SETTLING <= now);
-                    if settled {
+                    let last = entry.begun_at.max(entry.last_attempt);
+                    if last.is_none_or(|since| since + settling <= now) {
                         return self.settle(index, StepStatus::PutBack, None, now);
                     }
+                    soon = true;
                     waiting.get_or_insert_with(|| format!("whether {} stays as it is", step.watched));
                 }
                 PutBack::Do(change) => {
-                    let soon = entry.last_attempt.is_some_and(|since| since + BETWEEN_ATTEMPTS > now);
-                    if soon {
+                    if entry.last_attempt.is_some_and(|since| since + BETWEEN_ATTEMPTS > now) {
                         waiting
                             .get_or_insert_with(|| format!("what the last attempt does to {}", step.watched));
                         continue;
@@ -519,7 +605,7 @@ impl Journal {
             return Decision::Write(Box::new(next));
         };
         let patience = self.entries.iter().map(|entry| entry.step.undo_seconds).max().unwrap_or(0);
-        let patience = SignedDuration::from_secs(i64::from(patience)) + 2 * SETTLING;
+        let patience = SignedDuration::from_secs(i64::from(patience)) + 2 * settling;
         let attempts = self.entries.iter().filter_map(|entry| entry.last_attempt);
         let since = attempts.chain(self.rolling_back_at).chain([self.taken_at]).max();
         let late = since.is_some_and(|since| since + patience <= now);
@@ -529,6 +615,7 @@ impl Journal {
                 self.settle(index, StepStatus::Stuck, Some(format!("waiting too long: {why}")), now)
             }
             _ if now + LEASE / 2 >= self.lease_until => Decision::Write(Box::new(self.written(now))),
+            _ if soon => Decision::Wait { seconds: self.plan.settling_seconds.clamp(1, LOOK_SECONDS), why },
             _ => Decision::Wait { seconds: LOOK_SECONDS, why },
         }
     }
@@ -546,9 +633,10 @@ impl Journal {
     fn recover(&self, sight: &Sight<'_>, now: Timestamp) -> Decision {
         let passed = |findings: &[Finding]| findings.iter().all(|finding| finding.verdict == Verdict::Passed);
         let steady = passed(sight.steady);
-        if steady && self.recovered_at.is_none() {
-            let mut next = self.written(now);
-            next.recovered_at = Some(now);
+        let turned = self.turned(sight.steady, now);
+        if turned.is_some() || (steady && self.recovered_at.is_none()) {
+            let mut next = turned.unwrap_or_else(|| self.written(now));
+            next.recovered_at = next.recovered_at.or(steady.then_some(now));
             return Decision::Write(Box::new(next));
         }
         let patience = SignedDuration::from_secs(i64::from(self.plan.recovery_seconds));
@@ -556,6 +644,7 @@ impl Journal {
         if late || (steady && passed(sight.checks)) {
             let mut next = self.written(now);
             next.status = Phase::Ended;
+            next.expires_at = Some((now + KEPT).as_second());
             next.after = sight.steady.iter().chain(sight.checks).cloned().collect();
             return Decision::Write(Box::new(next));
         }
@@ -563,10 +652,8 @@ impl Journal {
             return Decision::Write(Box::new(self.written(now)));
         }
         let why = first_fault(sight.steady).or_else(|| first_fault(sight.checks));
-        Decision::Wait {
-            seconds: LOOK_SECONDS,
-            why: why.unwrap_or_else(|| "the checks at the end".to_owned()),
-        }
+        let seconds = self.look_again(sight.steady, now);
+        Decision::Wait { seconds, why: why.unwrap_or_else(|| "the checks at the end".to_owned()) }
     }
 }
 

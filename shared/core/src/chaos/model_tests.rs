@@ -58,6 +58,8 @@ fn limits() -> Limits {
         freeze: Vec::new(),
         approvals: 1,
         dry_run: true,
+        settling_seconds: 30,
+        region_fault: true,
     }
 }
 
@@ -366,8 +368,8 @@ struct Meanwhile {
     stop_at: Option<usize>,
     /// At which call a stop condition fails.
     condition_at: Option<usize>,
-    /// Whether the steady state fails while the faults are in.
-    shaken: bool,
+    /// Until which call the steady state is lost; it is back at the latest when everything is put back.
+    shaken_until: usize,
 }
 
 fn finding(probe: Probe, passed: bool, at: Timestamp) -> Finding {
@@ -408,7 +410,7 @@ fn run(
         };
         let failed = meanwhile.condition_at.is_some_and(|at| call >= at);
         let conditions = [finding(Probe::AlarmIsOk { alarm: "stop".to_owned(), region: None }, !failed, now)];
-        let calm = !meanwhile.shaken || journal.status == Phase::Recovering;
+        let calm = call >= meanwhile.shaken_until || journal.status == Phase::Recovering;
         let steady = [finding(request.steady_state[0].clone(), calm, now)];
         let checks = [finding(request.post_checks[0].clone(), true, now)];
         let states = journal.plan.watched().into_iter().map(|at| {
@@ -418,7 +420,6 @@ fn run(
         let states = states.collect();
         let sight = Sight {
             stop: Some(&stop),
-            cancelled: None,
             states: &states,
             conditions: &conditions,
             steady: &steady,
@@ -553,11 +554,45 @@ fn a_stop_condition_ends_an_experiment_early() {
 }
 
 #[test]
-fn a_system_that_does_not_stand_it_deviates() {
-    let request = &experiments()[0];
-    let (journal, _, _) = run(request, Meanwhile { shaken: true, ..Meanwhile::default() }, |_| Trouble::None);
+fn a_system_that_comes_back_too_late_deviates() {
+    let mut request = experiments()[0].clone();
+    let throughout = Meanwhile { shaken_until: usize::MAX, ..Meanwhile::default() };
+    for (patience, outcome) in [(900, Outcome::Completed), (10, Outcome::Deviated)] {
+        request.parameters.recovery_seconds = patience;
+        let (journal, _, _) = run(&request, throughout, |_| Trouble::None);
+        let report = report(&journal).unwrap();
+        assert_eq!((report.status, report.during.len()), (outcome, 1));
+        let taken_out = journal.restored_at.unwrap().duration_since(journal.rolling_back_at.unwrap());
+        assert_eq!(report.metrics.recovery_time, i64::try_from(taken_out.as_millis()).ok());
+        assert!(report.metrics.outage > report.metrics.recovery_time);
+    }
+}
+
+#[test]
+fn what_comes_back_by_itself_is_measured_from_the_first_change() {
+    let request = &experiments()[1];
+    let briefly = Meanwhile { shaken_until: 6, ..Meanwhile::default() };
+    let (journal, _, _) = run(request, briefly, |_| Trouble::None);
     let report = report(&journal).unwrap();
-    assert_eq!((report.status, report.during.len()), (Outcome::Deviated, 1));
+    assert_eq!(report.status, Outcome::Completed);
+    assert!(journal.restored_at < journal.rolling_back_at);
+    let since = journal.restored_at.unwrap().duration_since(journal.entries[0].begun_at.unwrap());
+    assert_eq!(report.metrics.recovery_time, i64::try_from(since.as_millis()).ok());
+    assert!(report.metrics.recovery_time > Some(0) && report.metrics.outage > Some(0));
+    let (calm, _, _) = run(request, Meanwhile::default(), |_| Trouble::None);
+    assert_eq!(super::report::report(&calm).unwrap().metrics.recovery_time, Some(0));
+}
+
+#[test]
+fn a_cancelled_experiment_is_put_back_and_cannot_be_cancelled_twice() {
+    let request = &experiments()[3];
+    let world = World::new();
+    let plan = plan::resolve(request, &limits(), &operation(), &world.seen()).unwrap();
+    let journal = Journal::new(&operation(), &execution(), plan, Vec::new(), start());
+    let cancelled = journal.cancel("ada: wrong database", start()).unwrap();
+    assert_eq!((cancelled.status, cancelled.version), (Phase::RollingBack, 2));
+    assert_eq!(cancelled.lease_until, journal.lease_until, "whoever works on it goes on");
+    assert_eq!(cancelled.cancel("again", start()), None);
 }
 
 #[test]
@@ -578,8 +613,7 @@ fn what_cannot_be_put_back_calls_a_person_with_the_commands_and_is_tried_again_l
     let later = journal.lease_until + SignedDuration::from_mins(10);
     let again = journal.take("watchdog", later).unwrap();
     let states = world.0.clone().into_iter().map(|(at, state)| (at, Some(state))).collect();
-    let sight =
-        Sight { stop: None, cancelled: None, states: &states, conditions: &[], steady: &[], checks: &[] };
+    let sight = Sight { stop: None, states: &states, conditions: &[], steady: &[], checks: &[] };
     let Decision::Change { change, resource, .. } = again.decide(&sight, later) else { unreachable!() };
     assert_eq!(change, Change::StartDbInstance);
     world.change(&resource, &change).unwrap();
@@ -602,8 +636,7 @@ fn falling_below_the_minimum_ends_the_experiment() {
     for id in ["i-1", "i-2"] {
         states.insert(resource(ResourceKind::Ec2Instance, id), None);
     }
-    let sight =
-        Sight { stop: None, cancelled: None, states: &states, conditions: &[], steady: &[], checks: &[] };
+    let sight = Sight { stop: None, states: &states, conditions: &[], steady: &[], checks: &[] };
     let Decision::Write(next) = journal.decide(&sight, start()) else { unreachable!() };
     assert!(matches!(next.reason, Some(Reason::TooFewHealthy(_))));
     // Nor does it go on blind.

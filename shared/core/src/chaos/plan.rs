@@ -15,7 +15,7 @@ use super::put_back::Step;
 use super::selection::{Guard, choose, healthy};
 use super::world::{ALLOWED, Change, Facts, Resource, ResourceKind, State, TAG, Target};
 use crate::error::{DrError, ErrorName, Result};
-use crate::ids::{OperationId, hex};
+use crate::ids::{OperationId, Region, hex};
 use crate::labels;
 use crate::observed::Observed;
 
@@ -33,6 +33,8 @@ pub struct ExperimentPlan {
     pub family: Family,
     /// What is at stake.
     pub severity: Severity,
+    /// The Region of all its resources.
+    pub region: Region,
     /// What the choice of targets followed from.
     pub seed: String,
     /// Per cent.
@@ -45,6 +47,8 @@ pub struct ExperimentPlan {
     pub duration_seconds: u32,
     /// How long the steady state may take to come back, seconds.
     pub recovery_seconds: u32,
+    /// For how long "as it was" is not believed after a change, seconds.
+    pub settling_seconds: u32,
     /// From the first change to the last thing put back, at worst, seconds.
     pub worst_case_seconds: u32,
     /// All must pass before.
@@ -59,7 +63,14 @@ pub struct ExperimentPlan {
     pub approvals: u8,
     /// Who asked.
     pub requested_by: Option<String>,
+    /// Who is told besides the installation's topics: names of `CHAOS_CHANNELS`.
+    pub channels: BTreeSet<String>,
 }
+
+/// The most bytes of JSON that a plan may have: a journal holds its steps twice, and an item of DynamoDB 400 KB.
+const LARGEST: usize = 150_000;
+/// The most lines of a plan that people are shown; the whole of it is in the metadata bucket.
+const MOST_LINES: usize = 60;
 
 impl ExperimentPlan {
     /// SHA-256 of the plan, in hexadecimal: of its JSON with sorted names.
@@ -71,6 +82,43 @@ impl ExperimentPlan {
             DrError::new(ErrorName::Internal, "writing an experiment's plan as JSON").with_source(error)
         })?;
         Ok(hex(&Sha256::digest(value.to_string())))
+    }
+
+    /// What is done to what and what undoes it, what must stay, and how long all of it takes at worst: for people, at most
+    /// 60 lines.
+    pub fn lines(&self) -> Vec<String> {
+        let steps = self.steps.iter().enumerate().map(|(index, step)| {
+            let change = step.change.command(&step.resource);
+            let undo = match &step.undo {
+                Some(undo) => format!("undone by `{}`", undo.command(&step.resource)),
+                None => format!("nothing to undo: {} comes back by itself", step.watched),
+            };
+            let note = step.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
+            format!("{}. `{change}`; {undo}, {} s at worst{note}", index + 1, step.undo_seconds)
+        });
+        let guards = self.guards.iter().map(Guard::line);
+        let time = format!(
+            "The faults stay {} s; everything is put back after {} s at worst, and may need {} s more to recover.",
+            self.duration_seconds, self.worst_case_seconds, self.recovery_seconds
+        );
+        let mut lines: Vec<String> = steps.chain(guards).collect();
+        let more = lines.len().saturating_sub(MOST_LINES - 2);
+        if more > 0 {
+            lines.truncate(MOST_LINES - 2);
+            lines.push(format!("and {more} more: see the whole plan"));
+        }
+        lines.push(time);
+        lines
+    }
+
+    /// How many resources of each kind are changed, in words.
+    pub fn blast_radius(&self) -> String {
+        let mut kinds: BTreeMap<ResourceKind, BTreeSet<&str>> = BTreeMap::new();
+        for step in &self.steps {
+            kinds.entry(step.resource.kind).or_default().insert(&step.resource.id);
+        }
+        let words = kinds.iter().map(|(kind, ids)| format!("{} of the kind {kind}", ids.len()));
+        format!("{} in {}", words.collect::<Vec<_>>().join(", "), self.region)
     }
 
     /// Everything that is looked at while it runs.
@@ -140,16 +188,18 @@ pub fn resolve(
     let changes = CHANGE_SECONDS.saturating_mul(seconds(steps.len() as u64));
     let undo = steps.iter().map(|step| step.undo_seconds).max().unwrap_or(0);
     let worst = changes.saturating_mul(2).saturating_add(duration_seconds).saturating_add(undo);
-    Ok(ExperimentPlan {
+    let plan = ExperimentPlan {
         experiment_id: request.id.clone(),
         family: request.family,
         severity: request.severity,
+        region: request.region(limits).clone(),
         seed: drawn_by,
         intensity: parameters.intensity,
         steps,
         guards,
         duration_seconds,
         recovery_seconds: parameters.recovery_seconds,
+        settling_seconds: limits.settling_seconds,
         worst_case_seconds: worst,
         pre_checks: request.pre_checks.clone(),
         steady_state: request.steady_state.clone(),
@@ -157,7 +207,15 @@ pub fn resolve(
         post_checks: request.post_checks.clone(),
         approvals: request.approvals_needed(limits),
         requested_by: request.requested_by.clone(),
-    })
+        channels: parameters.notification_channels.clone(),
+    };
+    let size = serde_json::to_vec(&plan).map_or(usize::MAX, |json| json.len());
+    if size > LARGEST {
+        let what = format!("planning {}: {size} bytes of {LARGEST} possible", request.id);
+        let remedy = "Name fewer resources, or start several experiments.";
+        return Err(DrError::new(ErrorName::InvalidInput, what).with_remedy(remedy));
+    }
+    Ok(plan)
 }
 
 fn seconds(number: u64) -> u32 {

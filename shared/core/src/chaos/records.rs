@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::approval::Approval;
+use super::experiment::ExperimentRequest;
 use super::journal::{Journal, Phase};
 use super::plan::ExperimentPlan;
 use super::world::{Resource, ResourceKind};
@@ -17,11 +18,35 @@ use crate::changes::{Change, Expect, Item, Write};
 use crate::control::{EmergencyStop, HolderState, Lock, LockDecision, check_emergency_stop, decide_lock};
 use crate::error::{DrError, ErrorName, Result};
 use crate::ids::{ExecutionArn, OperationId, Region};
+use crate::operation::Kind;
 
 /// The most items of one transaction, less the journal and the emergency stop.
 const MOST_LOCKS: usize = 98;
 /// What the lock of a resource outlasts its experiment by, if nobody releases it.
 const LOCK_OUTLASTS: SignedDuration = SignedDuration::from_hours(24);
+
+/// Under which name an experiment is locked, so that it runs once at a time.
+pub fn resource(experiment_id: &str) -> String {
+    format!("experiment:{experiment_id}")
+}
+
+/// Whether a lock is one of a resource that an experiment changes: its journal tells whether it is still needed. The lock
+/// of the experiment itself belongs to its execution, as all others do.
+pub fn is_of_journal(lock: &Lock) -> bool {
+    let chaos = lock.owner.as_str().starts_with(Kind::Chaos.as_str());
+    chaos && !lock.resource_id.starts_with("experiment:")
+}
+
+/// What `update_state` answers when an experiment begins.
+pub fn outline(operation: &OperationId, request: &ExperimentRequest) -> Value {
+    json!({
+        "operationId": operation,
+        "experimentId": request.id,
+        "name": request.name,
+        "type": request.family,
+        "severity": request.severity,
+    })
+}
 
 /// Under which name a resource is locked. A database of the home Region has the lock that backups of it take.
 pub fn lock_of(resource: &Resource, home: &Region) -> String {
@@ -244,6 +269,7 @@ mod tests {
             experiment_id: "one".to_owned(),
             family: Family::Regional,
             severity: Severity::Critical,
+            region: Region::parse("us-east-1").unwrap(),
             seed: "seed".to_owned(),
             intensity: 100,
             steps: vec![
@@ -253,6 +279,7 @@ mod tests {
             guards: Vec::new(),
             duration_seconds: 60,
             recovery_seconds: 900,
+            settling_seconds: 30,
             worst_case_seconds: 180,
             pre_checks: Vec::new(),
             steady_state: Vec::new(),
@@ -260,6 +287,7 @@ mod tests {
             post_checks: Vec::new(),
             approvals: 1,
             requested_by: Some("ada".to_owned()),
+            channels: std::collections::BTreeSet::new(),
         };
         let execution =
             ExecutionArn::parse("arn:aws:states:us-east-1:111122223333:execution:ChaosExperiment:one")

@@ -1,6 +1,6 @@
 //! What came of an experiment.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::journal::{Journal, Phase, Reason, StepStatus};
@@ -10,9 +10,9 @@ use super::probe::{Finding, Probe, Verdict};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// As planned: the system stood it, and everything is as it was.
+    /// As planned: the steady state held or came back in time, and everything is as it was.
     Completed,
-    /// As planned, but the system did not stand it, or did not come back in time.
+    /// As planned, but the system did not come back in time, or a check at the end did not pass.
     Deviated,
     /// Somebody stopped it; everything was put back.
     Aborted,
@@ -26,9 +26,12 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metrics {
-    /// From the moment in which the faults began to be taken out until the steady state was back, milliseconds; absent
-    /// when it did not come back, or when nothing was asked about it.
+    /// How long the system needed, milliseconds, as exact as the looks (one second for the first minutes): where it
+    /// came back while the faults were in, from the first change; else from the moment in which they began to be taken
+    /// out. 0 when the steady state was never seen lost; absent when it did not come back, or nothing was asked.
     pub recovery_time: Option<i64>,
+    /// From the first look that found the steady state lost to the first that found it back, milliseconds.
+    pub outage: Option<i64>,
     /// Whether the data was found intact; absent when no probe asked.
     pub data_integrity: Option<bool>,
 }
@@ -66,11 +69,6 @@ pub fn report(journal: &Journal) -> Option<Report> {
         Phase::Ended => ended(journal),
         _ => return None,
     };
-    let lasted = |since: Option<Timestamp>| {
-        journal.recovered_at.zip(since).map(|(end, start)| end.duration_since(start))
-    };
-    let asked = !journal.plan.steady_state.is_empty();
-    let recovery = lasted(journal.rolling_back_at).filter(|_| asked).map(|time| time.as_millis());
     let data: Vec<&Finding> =
         journal.after.iter().filter(|finding| matches!(finding.probe, Probe::DataIntact { .. })).collect();
     let intact = data.iter().all(|finding| finding.verdict == Verdict::Passed);
@@ -78,7 +76,8 @@ pub fn report(journal: &Journal) -> Option<Report> {
         status,
         reason: journal.reason.clone(),
         metrics: Metrics {
-            recovery_time: recovery.and_then(|time| i64::try_from(time).ok()),
+            recovery_time: recovery_time(journal),
+            outage: outage(journal).map(milliseconds),
             data_integrity: (!data.is_empty()).then_some(intact),
         },
         rollback_executed: journal.entries.iter().any(|entry| entry.status == StepStatus::PutBack),
@@ -91,10 +90,38 @@ pub fn report(journal: &Journal) -> Option<Report> {
     })
 }
 
+/// Saturates where nobody would wait so long.
+fn milliseconds(time: SignedDuration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn outage(journal: &Journal) -> Option<SignedDuration> {
+    Some(journal.restored_at?.duration_since(journal.disturbed_at?))
+}
+
+fn recovery_time(journal: &Journal) -> Option<i64> {
+    if journal.plan.steady_state.is_empty() || journal.recovered_at.is_none() {
+        return None;
+    }
+    if journal.disturbed_at.is_none() {
+        return Some(0);
+    }
+    let back = journal.restored_at?;
+    let by_itself = journal.rolling_back_at.is_none_or(|taken_out| back <= taken_out);
+    let since = if by_itself {
+        journal.entries.iter().filter_map(|entry| entry.begun_at).min()
+    } else {
+        journal.rolling_back_at
+    };
+    Some(milliseconds(back.duration_since(since?)))
+}
+
 fn ended(journal: &Journal) -> Outcome {
     let passed = |findings: &[Finding]| findings.iter().all(|finding| finding.verdict == Verdict::Passed);
+    let patience = SignedDuration::from_secs(i64::from(journal.plan.recovery_seconds));
+    let in_time = recovery_time(journal).is_none_or(|time| time <= milliseconds(patience));
     match &journal.reason {
-        Some(Reason::Completed) if passed(&journal.after) && journal.during.is_empty() => Outcome::Completed,
+        Some(Reason::Completed) if passed(&journal.after) && in_time => Outcome::Completed,
         Some(Reason::Completed) => Outcome::Deviated,
         Some(Reason::EmergencyStop(_) | Reason::Cancelled(_)) => Outcome::Aborted,
         _ => Outcome::RolledBack,

@@ -57,6 +57,12 @@ impl Guard {
         ))
     }
 
+    /// For people: what must stay.
+    pub fn line(&self) -> String {
+        let left = self.before.saturating_sub(self.taken);
+        format!("{left} of {} healthy ones of {} stay, {} must", self.before, names(&self.pool), self.minimum)
+    }
+
     /// Whether fewer than the minimum are healthy, and how many.
     pub fn broken_by(&self, healthy: u32) -> Option<String> {
         (healthy < self.minimum)
