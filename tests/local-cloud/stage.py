@@ -64,6 +64,7 @@ class Stage:
             **self._common(),
             **(parameters or {}),
         }, say=say)
+        self.set_watchdog("DISABLED")
         return self.listen()
 
     def _common(self) -> dict[str, str]:
@@ -77,7 +78,17 @@ class Stage:
         other.keys = self.keys
         other.outputs = other.cloud.deploy(
             stack=other.stack, parameters={**self._common(), **parameters}, say=say)
+        other.set_watchdog("DISABLED")
         return other.listen()
+
+    def set_watchdog(self, state: str) -> None:
+        """ENABLED or DISABLED: whether the watchdog looks every minute, of real time, after what others leave behind on
+        purpose. It rests until a test wants it; asked for by hand (`watch`) it looks all the same."""
+        scheduler = self.cloud.client("scheduler")
+        name = f"{self.stack}-watchdog"
+        there = scheduler.get_schedule(Name=name)
+        kept = ("ScheduleExpression", "FlexibleTimeWindow", "Target", "Description")
+        scheduler.update_schedule(Name=name, State=state, **{key: there[key] for key in kept})
 
     def listen(self) -> "Stage":
         """Subscribes to the alerts."""

@@ -29,6 +29,21 @@ def test_in_another_region_there_are_others(stage):
     assert other.target_health(other.create_target_group("stage", [name])) == {name: "healthy"}
 
 
+def test_the_watchdog_rests_and_keeps_what_it_is(stage, echo):
+    scheduler = stage.cloud.client("scheduler")
+    role = stage.cloud.client("lambda").get_function(FunctionName=echo)["Configuration"]["Role"]
+    target = {"Arn": f"arn:aws:lambda:us-east-1:000000000000:function:{echo}", "RoleArn": role, "Input": '{"watch": {}}'}
+    scheduler.create_schedule(Name="lifeboat-watchdog", ScheduleExpression="rate(1 minute)", Target=target,
+                              FlexibleTimeWindow={"Mode": "OFF"})
+    stage.set_watchdog("DISABLED")
+    told = scheduler.get_schedule(Name="lifeboat-watchdog")
+    assert (told["State"], told["ScheduleExpression"], told["Target"]["Input"]) == (
+        "DISABLED", "rate(1 minute)", target["Input"])
+    stage.set_watchdog("ENABLED")
+    assert scheduler.get_schedule(Name="lifeboat-watchdog")["State"] == "ENABLED"
+    scheduler.delete_schedule(Name="lifeboat-watchdog")
+
+
 def test_an_alarm_stays_as_it_is_set(stage):
     arn = stage.create_alarm("stage")
     assert arn == "arn:aws:cloudwatch:us-east-1:000000000000:alarm:stage"
