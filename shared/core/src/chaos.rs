@@ -5,6 +5,7 @@
 //! runner, the watchdog of another Region, a person. Nothing here calls AWS or reads a clock.
 
 pub mod approval;
+pub mod blocks;
 pub mod experiment;
 pub mod fault;
 pub mod freeze;
