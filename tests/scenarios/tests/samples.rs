@@ -34,7 +34,8 @@ fn read(receiver: &str, input: Value) -> Result<()> {
     match receiver {
         "chaos_runner" => {
             // As the function does before it looks at anything.
-            let given = ["plan", "arm"].iter().find_map(|action| input.pointer(&format!("/{action}/request")));
+            let given =
+                ["plan", "arm"].iter().find_map(|action| input.pointer(&format!("/{action}/request")));
             let given = given.cloned();
             parse::<chaos_runner::Request>("the request", input)?;
             let Some(given) = given else { return Ok(()) };

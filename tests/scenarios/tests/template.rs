@@ -443,7 +443,11 @@ fn the_watchdog_is_always_awake_and_experiments_wait_to_be_given() {
         let schedule = template.properties(&format!("{name}ExperimentScheduleRule"));
         let (given, experiment) = (format!("Has{name}Experiment"), format!("Chaos{name}Experiment"));
         assert_eq!(schedule["State"], json!({"Fn::If": [given, "ENABLED", "DISABLED"]}), "{name}");
-        assert_eq!(schedule["Target"]["Input"], json!({"Fn::If": [given, {"Ref": experiment}, "{}"]}), "{name}");
+        assert_eq!(
+            schedule["Target"]["Input"],
+            json!({"Fn::If": [given, {"Ref": experiment}, "{}"]}),
+            "{name}"
+        );
         assert_eq!(schedule["ScheduleExpression"], json!({"Ref": format!("Chaos{name}Schedule")}), "{name}");
         assert_eq!(target(&schedule["Target"]["Arn"]), "ChaosExperiment", "{name}");
         assert!(schedule["Target"]["DeadLetterConfig"]["Arn"].is_object(), "{name}");

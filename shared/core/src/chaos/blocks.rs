@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::changes::{Change, Expect, Item, Write};
-use crate::changes::{Change, Expect, Item, Write};
 use crate::ids::{OperationId, Region};
 
 /// A Region that our functions do not call. An item of the state table.
@@ -73,53 +72,11 @@ fn silent(write: Write) -> Change {
     Change { writes: vec![write], answer: serde_json::Value::Null, ended: None }
 }
 
-/// Blocks a Region; again, for longer, when it is blocked.
-pub fn block(
-    region: &Region,
-    owner: &OperationId,
-    since: Timestamp,
-    until: Timestamp,
-    existing: Option<&RegionBlock>,
-) -> Change {
-    let before = existing.map(|existing| existing.version);
-    let block = RegionBlock::new(region.clone(), owner.clone(), since, until, before);
-    let expected = before.map_or(Expect::Absent, Expect::Version);
-    silent(Write::Put(Item::RegionBlock(block), expected))
-}
-
-/// Lets our functions call a Region again.
-pub fn unblock(existing: &RegionBlock) -> Change {
-    silent(Write::Delete(existing.operation_id.clone(), Expect::Version(existing.version)))
-}
-
-fn silent(write: Write) -> Change {
-    Change { writes: vec![write], answer: serde_json::Value::Null, ended: None }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use jiff::SignedDuration;
-
-    #[test]
-    fn a_block_ends_by_itself_and_is_removed_as_it_was_read() {
-        let region = Region::parse("eu-west-1").unwrap();
-        let owner = OperationId::parse("chaos-0123456789abcdef").unwrap();
-        let now: Timestamp = "2026-11-25T12:00:00Z".parse().unwrap();
-        let until = now + SignedDuration::from_mins(5);
-        let change = block(&region, &owner, now, until, None);
-        let [Write::Put(Item::RegionBlock(first), Expect::Absent)] = change.writes.as_slice() else {
-            unreachable!("{change:?}")
-        };
-        assert!(first.in_force(now) && !first.in_force(until));
-        let again = block(&region, &owner, now, until, Some(first));
-        assert!(matches!(again.writes.as_slice(), [Write::Put(_, Expect::Version(1))]));
-        assert_eq!(
-            unblock(first).writes,
-            [Write::Delete("region-block#eu-west-1".to_owned(), Expect::Version(1))]
-        );
-    }
 
     #[test]
     fn a_block_ends_by_itself_and_is_removed_as_it_was_read() {
