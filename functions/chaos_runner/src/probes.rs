@@ -205,7 +205,8 @@ fn newest_proven(snapshots: &[SnapshotFacts], now: Timestamp, age: SignedDuratio
 }
 
 fn latest_proven(snapshots: &[SnapshotFacts]) -> Answer {
-    let latest = snapshots.iter().filter(|snapshot| ours(snapshot)).max_by_key(|snapshot| snapshot.taken_at());
+    let latest =
+        snapshots.iter().filter(|snapshot| ours(snapshot)).max_by_key(|snapshot| snapshot.taken_at());
     match latest {
         None => (false, "there is no backup".to_owned()),
         Some(latest) => {

@@ -5,8 +5,9 @@
 
 use std::error::Error as StdError;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use dr_core::{DrError, ErrorName, Leftovers};
 
@@ -41,13 +42,19 @@ impl Call {
                 self.refused(code_of(&fault), fault.message(), status)
             }
             SdkError::TimeoutError(_) => self.cut_off("no answer in time"),
-            SdkError::DispatchFailure(failure) if is_about_credentials(failure.as_connector_error()) => {
-                DrError::new(
-                    ErrorName::AccessDenied,
-                    format!("{}: the function has no credentials for {}", self.what, self.action),
-                )
+            SdkError::DispatchFailure(failure) => {
+                let error = failure.as_connector_error();
+                if below::<CredentialsError>(error).is_some() {
+                    let text = format!("{}: the function has no credentials for {}", self.what, self.action);
+                    DrError::new(ErrorName::AccessDenied, text)
+                } else if let Some(ours) = below::<DrError>(error) {
+                    // Refused before it was sent, by something of ours below the SDK.
+                    DrError::new(ours.name(), format!("{}: {}", self.what, ours.what()))
+                        .with_remedy(ours.remedy())
+                } else {
+                    self.cut_off("no connection")
+                }
             }
-            SdkError::DispatchFailure(_) => self.cut_off("no connection"),
             SdkError::ResponseError(context) => {
                 let status = context.raw().status().as_u16();
                 self.uncertain(DrError::new(
@@ -114,15 +121,16 @@ fn shortened(message: &str) -> String {
     message.chars().take(LONGEST).collect()
 }
 
-fn is_about_credentials(error: Option<&aws_smithy_runtime_api::client::result::ConnectorError>) -> bool {
+/// The first error of a kind in a chain of causes.
+fn below<E: StdError + 'static>(error: Option<&ConnectorError>) -> Option<&E> {
     let mut cause: Option<&(dyn StdError + 'static)> = error.map(|error| error as _);
     while let Some(error) = cause {
-        if error.is::<aws_credential_types::provider::error::CredentialsError>() {
-            return true;
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         cause = error.source();
     }
-    false
+    None
 }
 
 /// The name for a service's code. The service is told by the action, because `ResourceNotFoundException` is a table
@@ -361,10 +369,17 @@ fn lambda(code: &str) -> Option<ErrorName> {
 mod tests {
     use super::*;
 
+    fn check(table: &[(&str, &str, u16, ErrorName)]) {
+        for &(action, code, status, name) in table {
+            let code_seen = (!code.is_empty()).then_some(code);
+            assert_eq!(name_of(action, code_seen, status), name, "{action} {code} {status}");
+        }
+    }
+
     #[test]
     fn every_code_has_its_name() {
         use ErrorName as N;
-        for (action, code, status, name) in [
+        check(&[
             ("rds:CopyDBSnapshot", "Throttling", 400, N::Throttled),
             ("rds:CopyDBSnapshot", "ThrottlingException", 400, N::Throttled),
             ("rds:CopyDBSnapshot", "RequestLimitExceeded", 503, N::Throttled),
@@ -436,6 +451,13 @@ mod tests {
             ("sns:Publish", "KMSAccessDenied", 400, N::KeyNotAccessible),
             ("sns:Publish", "KMSThrottling", 400, N::Throttled),
             ("cloudwatch:GetMetricData", "InternalServiceFault", 500, N::AwsFault),
+        ]);
+    }
+
+    #[test]
+    fn every_code_of_what_experiments_change_has_its_name() {
+        use ErrorName as N;
+        check(&[
             ("cloudwatch:DescribeAlarms", "InvalidNextToken", 400, N::AwsRejected),
             ("rds:StopDBInstance", "InvalidDBInstanceState", 400, N::DatabaseUnavailable),
             ("rds:FailoverDBCluster", "InvalidDBClusterStateFault", 400, N::DatabaseUnavailable),
@@ -466,10 +488,7 @@ mod tests {
             ("lambda:PutFunctionConcurrency", "ServiceException", 500, N::AwsFault),
             ("lambda:InvokeFunction", "EC2ThrottledException", 502, N::Throttled),
             ("lambda:InvokeFunction", "KMSDisabledException", 502, N::KeyNotAccessible),
-        ] {
-            let code_seen = (!code.is_empty()).then_some(code);
-            assert_eq!(name_of(action, code_seen, status), name, "{action} {code} {status}");
-        }
+        ]);
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Targets<'_> {
 fn described(parameters: Parameters, prefix: &str, target: &Target) -> Parameters {
     let mut parameters = parameters.with(&format!("{prefix}.Id"), &target.id);
     if let Some(port) = target.port {
-        parameters = parameters.with(&format!("{prefix}.Port"), port);
+        parameters = parameters.with(&format!("{prefix}.Port"), port.to_string());
     }
     match &target.zone {
         Some(zone) if is_address(&target.id) => parameters.with(&format!("{prefix}.AvailabilityZone"), zone),
