@@ -46,8 +46,8 @@ pub struct Clients {
 type Cache<C> = std::sync::Arc<std::sync::Mutex<std::collections::HashMap<Region, C>>>;
 
 impl Clients {
-    /// Reads the environment: `AWS_REGION`, credentials, and `AWS_ENDPOINT_URL` where it is set. Calls nothing, and reads
-    /// neither files nor other variables of the SDK: Lambda sets none, and the code that would look for profiles,
+    /// Reads the environment: `AWS_REGION`, credentials, and `AWS_ENDPOINT_URL` and `CHAOS_REGION_BLOCKS_TABLE` where they
+    /// are set. Calls nothing, and reads neither files nor other variables of the SDK: Lambda sets none, and the code that would look for profiles,
     /// roles and instance metadata is left out of the functions.
     ///
     /// # Errors
@@ -69,7 +69,20 @@ impl Clients {
             .retry_config(retries())
             .timeout_config(timeouts());
         config.set_endpoint_url(read("AWS_ENDPOINT_URL"));
-        Self::new(config.build())
+        let clients = Self::new(config.build())?;
+        #[cfg(feature = "blocks")]
+        if let Some(table) = read(crate::blocks::TABLE) {
+            return Ok(clients.behind_blocks(table));
+        }
+        Ok(clients)
+    }
+
+    /// The same clients, whose calls do not reach a Region while the table says that an experiment blocks it. To be asked
+    /// for before the first client is made.
+    #[cfg(feature = "blocks")]
+    #[must_use]
+    pub fn behind_blocks(self, table: String) -> Self {
+        Self { config: crate::blocks::gated(&self.config, &self.home, table), ..self }
     }
 
     /// Clients over a ready configuration.

@@ -5,8 +5,9 @@
 
 use std::error::Error as StdError;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use dr_core::{DrError, ErrorName, Leftovers};
 
@@ -41,13 +42,19 @@ impl Call {
                 self.refused(code_of(&fault), fault.message(), status)
             }
             SdkError::TimeoutError(_) => self.cut_off("no answer in time"),
-            SdkError::DispatchFailure(failure) if is_about_credentials(failure.as_connector_error()) => {
-                DrError::new(
-                    ErrorName::AccessDenied,
-                    format!("{}: the function has no credentials for {}", self.what, self.action),
-                )
+            SdkError::DispatchFailure(failure) => {
+                let error = failure.as_connector_error();
+                if below::<CredentialsError>(error).is_some() {
+                    let text = format!("{}: the function has no credentials for {}", self.what, self.action);
+                    DrError::new(ErrorName::AccessDenied, text)
+                } else if let Some(ours) = below::<DrError>(error) {
+                    // Refused before it was sent, by something of ours below the SDK.
+                    DrError::new(ours.name(), format!("{}: {}", self.what, ours.what()))
+                        .with_remedy(ours.remedy())
+                } else {
+                    self.cut_off("no connection")
+                }
             }
-            SdkError::DispatchFailure(_) => self.cut_off("no connection"),
             SdkError::ResponseError(context) => {
                 let status = context.raw().status().as_u16();
                 self.uncertain(DrError::new(
@@ -114,15 +121,16 @@ fn shortened(message: &str) -> String {
     message.chars().take(LONGEST).collect()
 }
 
-fn is_about_credentials(error: Option<&aws_smithy_runtime_api::client::result::ConnectorError>) -> bool {
+/// The first error of a kind in a chain of causes.
+fn below<E: StdError + 'static>(error: Option<&ConnectorError>) -> Option<&E> {
     let mut cause: Option<&(dyn StdError + 'static)> = error.map(|error| error as _);
     while let Some(error) = cause {
-        if error.is::<aws_credential_types::provider::error::CredentialsError>() {
-            return true;
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         cause = error.source();
     }
-    false
+    None
 }
 
 /// The name for a service's code. The service is told by the action, because `ResourceNotFoundException` is a table

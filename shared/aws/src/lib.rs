@@ -3,6 +3,10 @@
 //! Adapters turn answers into `dr-core`'s types and faults into its error names; nothing outside this crate sees
 //! an `SdkError`. No decision is made here: an adapter does one call and says what came back.
 
+#[cfg(feature = "blocks")]
+pub mod blocks;
+#[cfg(all(test, feature = "blocks", feature = "kms", feature = "rds", feature = "secrets"))]
+mod blocks_tests;
 #[cfg(any(
     feature = "rds",
     feature = "kms",

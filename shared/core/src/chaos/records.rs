@@ -165,9 +165,14 @@ pub struct Pending {
     pub approvals: Vec<Approval>,
     /// Counts the writes.
     pub version: u64,
+    /// When DynamoDB may delete the item, in seconds since 1970 (TTL).
+    pub expires_at: i64,
 }
 
 impl Pending {
+    /// How long it stays in the table.
+    const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+
     /// The most approvals that are kept: more than can be needed, so that forged ones do not keep good ones out for long.
     const MOST: usize = 50;
 
@@ -202,6 +207,7 @@ impl Pending {
             task_token: task_token.to_owned(),
             approvals: kept.map_or_else(Vec::new, |kept| kept.approvals.clone()),
             version: existing.map_or(0, |existing| existing.version) + 1,
+            expires_at: (now + Self::KEPT).as_second(),
         };
         Ok(pending.write(existing.map(|existing| existing.version)))
     }
