@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import io
 import threading
-import time
 import uuid
 import zipfile
 
