@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import hmac
 import io
+import json
 import threading
 import uuid
 import zipfile
@@ -221,10 +222,22 @@ def create_function(stage: Stage, name: str, tagged: bool = True) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("bootstrap", "#!/bin/sh\nexit 1\n")
-    role = f"arn:aws:iam::{stage.cloud.account}:role/none"
+    role = _role(stage)
     stage.cloud.client("lambda").create_function(
         FunctionName=name, Runtime="provided.al2023", Handler="bootstrap", Role=role,
         Code={"ZipFile": archive.getvalue()}, Tags={MAY_BE_HARMED["Key"]: MAY_BE_HARMED["Value"]} if tagged else {})
+
+
+def _role(stage: Stage) -> str:
+    """A role that may do nothing."""
+    iam, name = stage.cloud.client("iam"), "lifeboat-test-harmed"
+    trust = {"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
+    try:
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+    except iam.exceptions.EntityAlreadyExistsException:
+        pass
+    return iam.get_role(RoleName=name)["Role"]["Arn"]
 
 
 def calls_of(stage: Stage, execution: str) -> list[dict]:
