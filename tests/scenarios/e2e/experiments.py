@@ -2,11 +2,11 @@
 and when it is as it was.
 """
 
+import concurrent.futures
 import datetime
 import hashlib
 import hmac
 import io
-import json
 import threading
 import uuid
 import zipfile
@@ -42,6 +42,24 @@ class Subject:
 
     def as_recorded(self) -> bool:
         return self.look() == self.recorded
+
+
+def each(names: list[str], what, together: int = 16) -> dict:
+    """What comes of each, side by side. What fails is told when it is asked for (`came_to`)."""
+    def attempt(name):
+        try:
+            return what(name)
+        except Exception as fault:
+            return fault
+    with concurrent.futures.ThreadPoolExecutor(together) as pool:
+        return dict(zip(names, pool.map(attempt, names), strict=True))
+
+
+def came_to(results: dict, name: str):
+    """What came of one of them."""
+    if isinstance(results[name], Exception):
+        raise results[name]
+    return results[name]
 
 
 class Watching:
@@ -222,22 +240,11 @@ def create_function(stage: Stage, name: str, tagged: bool = True) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("bootstrap", "#!/bin/sh\nexit 1\n")
-    role = _role(stage)
-    stage.cloud.client("lambda").create_function(
+    functions = stage.cloud.client("lambda")
+    role = functions.get_function_configuration(FunctionName=stage.outputs["UpdateStateFunctionName"])["Role"]
+    functions.create_function(
         FunctionName=name, Runtime="provided.al2023", Handler="bootstrap", Role=role,
         Code={"ZipFile": archive.getvalue()}, Tags={MAY_BE_HARMED["Key"]: MAY_BE_HARMED["Value"]} if tagged else {})
-
-
-def _role(stage: Stage) -> str:
-    """A role that may do nothing."""
-    iam, name = stage.cloud.client("iam"), "lifeboat-test-harmed"
-    trust = {"Version": "2012-10-17", "Statement": [{
-        "Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
-    try:
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
-    except iam.exceptions.EntityAlreadyExistsException:
-        pass
-    return iam.get_role(RoleName=name)["Role"]["Arn"]
 
 
 def calls_of(stage: Stage, execution: str) -> list[dict]:
