@@ -36,6 +36,10 @@ help: ## List the targets
 demo: setup-demo ## Back up, prove, replicate, refuse: the whole road on this machine (KEEP=1 leaves the cloud up)
 	@exec $(PYTHON) tests/local-cloud/demo.py
 
+.PHONY: demo-chaos
+demo-chaos: setup-demo ## Fail a database over under load, with an approval; end a second experiment by the emergency stop
+	@exec $(PYTHON) tests/local-cloud/demo_chaos.py
+
 .PHONY: cloud-up cloud-down cloud-status cloud-deploy
 cloud-up: setup-demo ## Start the local cloud and leave it running
 	@$(PYTHON) $(CLOUD) up
