@@ -31,6 +31,7 @@ impl Handler {
         let plan = self.resolve(&experiment, operation).await?;
         let mut obstacles = Vec::new();
         for check in [
+            self.can_be_approved(&plan),
             freeze::check(&self.config.limits.freeze, invocation.now()),
             self.check_before(&plan, Asker { operation, look_only: true }, invocation).await.map(|_| ()),
         ] {
