@@ -19,32 +19,19 @@ use crate::{Desk, Handler, plan_key};
 const SHORTEST_KEY: usize = 32;
 
 impl Handler {
-    /// Refuses a plan that waits in vain: one that needs an approval that nobody here could give.
-    ///
-    /// # Errors
-    /// [`ErrorName::ApprovalRequired`].
-    pub(crate) fn can_be_approved(&self, plan: &ExperimentPlan) -> Result<()> {
-        if plan.approvals == 0 {
-            return Ok(());
-        }
-        approval::requester(plan)?;
-        if self.config.approval_keys == ApprovalKeys::None {
-            let what = format!("planning {}: CHAOS_APPROVAL_KEY is not set", plan.experiment_id);
-            return Err(DrError::new(ErrorName::ApprovalRequired, what).with_remedy(
-                "Set the stack's parameter ChaosApprovalKey (runbook \"Approve an experiment\").",
-            ));
-        }
-        Ok(())
-    }
-
     pub(crate) async fn await_approval(
         &self,
         request: &AwaitApproval,
         invocation: &Invocation,
     ) -> Result<Answer> {
         let operation = &request.operation_id;
+        if self.config.approval_keys == ApprovalKeys::None {
+            let what = format!("asking for approvals of {operation}: CHAOS_APPROVAL_KEY is not set");
+            return Err(DrError::new(ErrorName::ApprovalRequired, what).with_remedy(
+                "Set the stack's parameter ChaosApprovalKey (runbook \"Approve an experiment\").",
+            ));
+        }
         let plan = self.planned(operation, &request.plan_hash).await?;
-        self.can_be_approved(&plan)?;
         let desk = self.home();
         let now = invocation.now();
         desk.change("asking for approvals", async || {
@@ -56,6 +43,20 @@ impl Handler {
         .await?;
         self.ask_people(operation, &plan, &request.plan_hash).await?;
         Ok(Answer::Asked(Asked { asked: true }))
+    }
+
+    /// With what approvals are signed.
+    ///
+    /// # Errors
+    /// [`ErrorName::ApprovalRequired`] when nobody can approve.
+    pub(crate) fn approval_keys(&self, asked: &str) -> Result<&ApprovalKeys> {
+        if self.config.approval_keys == ApprovalKeys::None {
+            let what = format!("asking for approvals of {asked}: CHAOS_APPROVAL_KEY is not set");
+            return Err(DrError::new(ErrorName::ApprovalRequired, what).with_remedy(
+                "Set the stack's parameter ChaosApprovalKey (runbook \"Approve an experiment\").",
+            ));
+        }
+        Ok(&self.config.approval_keys)
     }
 
     /// The plan that was answered before, from the metadata bucket; what was changed there is not it.

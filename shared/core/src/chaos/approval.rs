@@ -67,17 +67,6 @@ pub fn check(plan: &ExperimentPlan, approvals: &[Examined], now: Timestamp) -> R
     Err(refusal(plan, &format!("{} of {needed} approvals of plan {hash} count{why}", by.len())))
 }
 
-/// Who asks for a plan that needs approvals: without a name it would wait for them in vain.
-///
-/// # Errors
-/// [`ErrorName::ApprovalRequired`] when the plan does not say who asks.
-pub fn requester(plan: &ExperimentPlan) -> Result<&str> {
-    plan.requested_by.as_deref().ok_or_else(|| {
-        let why = "`requestedBy` must say who asks, because somebody else has to approve";
-        refusal(plan, why)
-    })
-}
-
 /// Which approvals of a plan count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counted {
@@ -92,7 +81,10 @@ pub struct Counted {
 /// # Errors
 /// [`ErrorName::ApprovalRequired`] when the plan does not say who asks; [`ErrorName::Internal`] when it has no hash.
 pub fn count(plan: &ExperimentPlan, approvals: &[Examined], now: Timestamp) -> Result<Counted> {
-    let requester = requester(plan)?;
+    let Some(requester) = &plan.requested_by else {
+        let why = "`requestedBy` must say who asks, because somebody else has to approve";
+        return Err(refusal(plan, why));
+    };
     let hash = plan.hash()?;
     let mut counted = Counted { by: BTreeSet::new(), others: Vec::new() };
     for Examined { approval, genuine } in approvals {
