@@ -839,6 +839,11 @@ def test_a_rollback_that_fails_calls_a_person_and_is_finished_by_the_watchdog(sc
         f"aws --region {stage.cloud.region} lambda put-function-concurrency --function-name {name} "
         f"--reserved-concurrent-executions 7"])
     create_function(stage, name)
+    # Also when days have passed and its lock's lease is over.
+    [lock] = [lock for lock in stage._records("lock") if name in lock["resourceId"]["S"]]
+    stage.cloud.client("dynamodb").update_item(
+        TableName=stage.outputs["StateTableName"], Key={"operationId": lock["operationId"]},
+        UpdateExpression="SET leaseUntil = :past", ExpressionAttributeValues={":past": {"S": "2026-01-01T00:00:00Z"}})
     scene.refused({**subject.experiment(), "id": f"after-{name}"}, "Dr.OperationInProgress", operation)
     let_the_lease_run_out(stage, operation)
     told = watched_to_the_end(stage, operation)
