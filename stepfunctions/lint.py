@@ -1,9 +1,9 @@
 """Lints every state machine with statelint. `python stepfunctions/lint.py`, in an environment that has it.
 
-statelint 3.1 does not know that a Wait's `Seconds` and a Map's `MaxConcurrency` may be JSONata expressions (Amazon States
-Language, "Wait state"; Step Functions Developer Guide, "Map state"), nor a distributed Map's `Label`, the `InputType` of
-its reader and the `WriterConfig` of its writer ("Distributed mode", "ItemReader", "ResultWriter"): those complaints are
-left out here, and nothing else.
+statelint 3.1 does not know that a Wait's `Seconds`, a Task's `TimeoutSeconds` and a Map's `MaxConcurrency` may be JSONata
+expressions (Amazon States Language, "Wait state", "Task state"; Step Functions Developer Guide, "Map state"), nor a
+distributed Map's `Label`, the `InputType` of its reader and the `WriterConfig` of its writer ("Distributed mode",
+"ItemReader", "ResultWriter"): those complaints are left out here, and nothing else.
 """
 
 import re
@@ -14,7 +14,7 @@ from statelint.config import Config
 from statelint.linter import Linter
 
 MISTAKEN = re.compile(
-    r'\.Seconds is "\{% .* %\}" but should be an Integer$'
+    r'\.(Timeout)?Seconds is "\{% .* %\}" but should be an Integer$'
     r'|\.MaxConcurrency is "\{% .* %\}" but should be numeric$'
     r'|^Field "(Label" not allowed in State Machine\.States\.\w+'
     r'|InputType" not allowed in State Machine\.States\.\w+\.ItemReader\.ReaderConfig'

@@ -9,6 +9,8 @@ use dr_aws::executions::Executions;
 use dr_aws::state::{Applied, StateTable};
 use dr_aws::{Invocation, metrics};
 use dr_core::changes::{self, Beginning, Change, Ended, Observed, Settings};
+use dr_core::chaos::journal::Journal;
+use dr_core::chaos::records;
 use dr_core::config::{self, Vars};
 use dr_core::control::{Breaker, BreakerSettings, EmergencyStop, HolderState, Lock};
 use dr_core::failure::Failure;
@@ -374,10 +376,19 @@ impl Handler {
             self.table.read(EmergencyStop::KEY),
         )?;
         let holder = match &lock {
-            Some(lock) if lock.owner != *id => self.executions.holder_state(&lock.owner_execution).await,
+            Some(lock) if lock.owner != *id => self.holder(lock).await?,
             _ => HolderState::Unknown,
         };
         Ok(Observed { operation, lock, holder, breaker, stop })
+    }
+
+    /// Whether a lock's holder still works. An experiment may outlive its execution: its journal tells.
+    async fn holder(&self, lock: &Lock) -> Result<HolderState> {
+        if records::is_of_journal(lock) {
+            let journal: Option<Journal> = self.table.read(&Journal::key(&lock.owner)).await?;
+            return Ok(records::holder_of(journal.as_ref()));
+        }
+        Ok(self.executions.holder_state(&lock.owner_execution).await)
     }
 }
 

@@ -58,7 +58,7 @@ pub fn loss_record(database: &DatabaseId) -> String {
     format!("ledger/lost/{database}.json")
 }
 
-/// Asks the writer once, and writes the next beat.
+/// Asks the writer once, and writes the next beat; one that is only to be looked at is not written to.
 ///
 /// # Errors
 /// `ConnectionFailed` or `ConnectionLost` within 8 seconds when the database does not answer; `DatabaseUnavailable` when
@@ -68,6 +68,7 @@ pub async fn turn<S: Store>(
     records: &Records<'_, S>,
     database: &DatabaseId,
     writer: &ConnectionSettings,
+    look_only: bool,
 ) -> Result<Ledger> {
     let (name, loss_name) = (record(database), loss_record(database));
     // Read before the database is asked: what others have acknowledged meanwhile is more, and no loss.
@@ -84,8 +85,13 @@ pub async fn turn<S: Store>(
         }
         (before, _) => before,
     };
-    let beat = asked.answer("next beat", engine::beat(&writer, records.operation())).await?.beat;
-    records.write(&name, &Acknowledged { beat }).await?;
+    let beat = if look_only {
+        known
+    } else {
+        let beat = asked.answer("next beat", engine::beat(&writer, records.operation())).await?.beat;
+        records.write(&name, &Acknowledged { beat }).await?;
+        beat
+    };
     let told = loss.unwrap_or(Loss { acknowledged: known, found });
     Ok(Ledger {
         intact: loss.is_none(),

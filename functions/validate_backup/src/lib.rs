@@ -196,7 +196,7 @@ impl<S: Store> Handler<S> {
         let facts = self.reach.in_any_status(&request.database, request.database_kind).await?;
         let writer = self.reach.source(&facts, request.credentials.as_ref()).await?;
         let records = Records::of(&self.store, request.operation_id.as_str());
-        ledger::turn(&records, &request.database, &writer).await.map(Answer::Ledger)
+        ledger::turn(&records, &request.database, &writer, request.look_only).await.map(Answer::Ledger)
     }
 }
 

@@ -155,6 +155,9 @@ pub struct LedgerRequest {
     /// Credentials; by default the instance's managed secret or its tag `lifeboat:secret-id`.
     #[serde(default)]
     pub credentials: Option<Credentials>,
+    /// Whether no beat is written: the database is connected to and read.
+    #[serde(default)]
+    pub look_only: bool,
 }
 
 /// What the function answers.

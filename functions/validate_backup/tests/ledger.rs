@@ -92,7 +92,7 @@ impl Server {
 
 async fn turn(store: &Memory, writer: &ConnectionSettings) -> Result<Ledger> {
     let database = DatabaseId::parse("orders").unwrap();
-    ledger::turn(&Records::of(store, OPERATION), &database, writer).await
+    ledger::turn(&Records::of(store, OPERATION), &database, writer, false).await
 }
 
 /// Asks, and answers `(intact, acknowledged, found, beat)`.
@@ -133,7 +133,7 @@ async fn follow(server: Server) -> (Memory, Server) {
     // Another operation has a ledger of its own.
     let other = Records::of(&store, "chaos-fedcba9876543210");
     let database = DatabaseId::parse("orders").unwrap();
-    let beat = ledger::turn(&other, &database, &server.settings()).await.unwrap().beat;
+    let beat = ledger::turn(&other, &database, &server.settings(), false).await.unwrap().beat;
     assert_eq!(beat, 1);
     // Down, and up again after a crash.
     let settings = server.settings();

@@ -83,8 +83,16 @@ impl Stage {
 
     fn block(&self, region: &Region, seconds: i64) {
         let until = start() + SignedDuration::from_secs(seconds);
-        let owner = OperationId::parse(OWNER).unwrap();
-        let block = RegionBlock::new(region.clone(), owner, start(), until, None);
+        let block = RegionBlock {
+            operation_id: RegionBlock::key(region),
+            kind: "region-block".to_owned(),
+            region: region.clone(),
+            owner: OperationId::parse(OWNER).unwrap(),
+            started_at: start(),
+            blocked_until: until,
+            version: 1,
+            expires_at: until.as_second(),
+        };
         self.answer(region, Reply::ok(item(&serde_json::to_value(block).unwrap())));
     }
 

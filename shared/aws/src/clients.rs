@@ -195,6 +195,13 @@ impl Clients {
         crate::secrets::Secrets::new(client, self.home.clone())
     }
 
+    /// DynamoDB in another Region.
+    #[cfg(feature = "dynamodb")]
+    pub fn dynamodb_in(&self, region: &Region) -> aws_sdk_dynamodb::Client {
+        let config = aws_sdk_dynamodb::config::Builder::from(&self.config).region(sdk_region(region));
+        aws_sdk_dynamodb::Client::from_conf(config.build())
+    }
+
     /// DynamoDB in the function's Region.
     #[cfg(feature = "dynamodb")]
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
@@ -219,7 +226,7 @@ fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-#[cfg(any(feature = "rds", feature = "kms", feature = "s3"))]
+#[cfg(any(feature = "rds", feature = "kms", feature = "s3", feature = "dynamodb"))]
 fn sdk_region(region: &Region) -> aws_config::Region {
     aws_config::Region::new(region.as_str().to_owned())
 }

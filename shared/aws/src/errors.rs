@@ -71,6 +71,12 @@ impl Call {
         error.with_source(fault)
     }
 
+    /// The error of ours for an answer that came, but does not say what it must say.
+    pub fn unreadable(&self, why: &str) -> DrError {
+        let what = format!("{}: the answer to {} could not be read: {why}", self.what, self.action);
+        self.uncertain(DrError::new(ErrorName::AwsFault, what))
+    }
+
     fn cut_off(&self, how: &str) -> DrError {
         self.uncertain(DrError::new(
             ErrorName::AwsUnreachable,
@@ -89,7 +95,10 @@ impl Call {
         let text = match name {
             ErrorName::AccessDenied => format!("{what}: {action} was refused ({shown})"),
             // Without the service's own words nobody could mend these.
-            ErrorName::AwsRejected | ErrorName::RestoreIncompatible | ErrorName::InvalidConfiguration => {
+            ErrorName::AwsRejected
+            | ErrorName::FaultImpossible
+            | ErrorName::InvalidConfiguration
+            | ErrorName::RestoreIncompatible => {
                 format!("{what}: {action} answered {shown}: {}", shortened(message.unwrap_or("no message")))
             }
             _ => format!("{what}: {action} answered {shown}"),
@@ -139,6 +148,10 @@ fn name_of(action: &str, code: Option<&str>, status: u16) -> ErrorName {
         "dynamodb" => dynamodb(code),
         "secretsmanager" => secrets(code),
         "sns" => sns(code),
+        "ec2" => ec2(code),
+        "autoscaling" => autoscaling(code),
+        "elasticloadbalancing" => elasticloadbalancing(code),
+        "lambda" => lambda(code),
         _ => None,
     };
     known.unwrap_or(match status {
@@ -162,6 +175,7 @@ fn common(code: &str) -> Option<ErrorName> {
         | "TooManyRequestsException"
         | "ProvisionedThroughputExceededException"
         | "BandwidthLimitExceeded"
+        | "EC2ThrottledException"
         | "PriorRequestNotComplete"
         | "SlowDown" => ErrorName::Throttled,
         "AccessDenied"
@@ -294,6 +308,63 @@ fn sns(code: &str) -> Option<ErrorName> {
     })
 }
 
+/// Source: Amazon EC2 API Reference, "Error codes for the Amazon EC2 API".
+fn ec2(code: &str) -> Option<ErrorName> {
+    Some(match code {
+        "InvalidInstanceID.NotFound"
+        | "InvalidInstanceID.Malformed"
+        | "InvalidGroup.NotFound"
+        | "InvalidGroupId.Malformed"
+        | "InvalidSecurityGroupID.NotFound"
+        | "InvalidSecurityGroupId.Malformed" => ErrorName::TargetMissing,
+        "IncorrectInstanceState"
+        | "IncorrectState"
+        | "InvalidState"
+        | "OperationNotPermitted"
+        | "UnsupportedOperation" => ErrorName::FaultImpossible,
+        "InsufficientCapacity" | "InsufficientHostCapacity" | "InsufficientInstanceCapacity" => {
+            ErrorName::InsufficientCapacity
+        }
+        "Unavailable" => ErrorName::AwsFault,
+        _ => return None,
+    })
+}
+
+/// A group that does not exist has no code of its own: it is a `ValidationError`.
+/// Source: Amazon EC2 Auto Scaling API Reference, "Common Errors" and each action.
+fn autoscaling(code: &str) -> Option<ErrorName> {
+    Some(match code {
+        "ResourceContention" | "ScalingActivityInProgress" => ErrorName::StateConflict,
+        "ServiceLinkedRoleFailure" => ErrorName::AwsFault,
+        _ => return None,
+    })
+}
+
+/// Source: Elastic Load Balancing API Reference (2015-12-01), each action.
+fn elasticloadbalancing(code: &str) -> Option<ErrorName> {
+    Some(match code {
+        "TargetGroupNotFound" | "TargetGroupNotFoundException" => ErrorName::TargetMissing,
+        // It is terminated, in another VPC, or of a type that cannot be a target.
+        "InvalidTarget" | "InvalidTargetException" => ErrorName::FaultImpossible,
+        "HealthUnavailable" | "HealthUnavailableException" => ErrorName::AwsFault,
+        _ => return None,
+    })
+}
+
+/// Source: AWS Lambda API Reference, each action.
+fn lambda(code: &str) -> Option<ErrorName> {
+    Some(match code {
+        "ResourceNotFoundException" => ErrorName::TargetMissing,
+        "ResourceConflictException" | "ResourceNotReadyException" => ErrorName::StateConflict,
+        "KMSAccessDeniedException"
+        | "KMSDisabledException"
+        | "KMSInvalidStateException"
+        | "KMSNotFoundException" => ErrorName::KeyNotAccessible,
+        "ServiceException" => ErrorName::AwsFault,
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,6 +444,36 @@ mod tests {
             ("sns:Publish", "KMSAccessDenied", 400, N::KeyNotAccessible),
             ("sns:Publish", "KMSThrottling", 400, N::Throttled),
             ("cloudwatch:GetMetricData", "InternalServiceFault", 500, N::AwsFault),
+            ("cloudwatch:DescribeAlarms", "InvalidNextToken", 400, N::AwsRejected),
+            ("rds:StopDBInstance", "InvalidDBInstanceState", 400, N::DatabaseUnavailable),
+            ("rds:FailoverDBCluster", "InvalidDBClusterStateFault", 400, N::DatabaseUnavailable),
+            ("ec2:DescribeInstances", "RequestLimitExceeded", 503, N::Throttled),
+            ("ec2:DescribeInstances", "UnauthorizedOperation", 403, N::AccessDenied),
+            ("ec2:DescribeInstances", "AuthFailure", 401, N::AccessDenied),
+            ("ec2:DescribeInstances", "Unavailable", 503, N::AwsFault),
+            ("ec2:DescribeInstances", "InternalError", 500, N::AwsFault),
+            ("ec2:StopInstances", "InvalidInstanceID.NotFound", 400, N::TargetMissing),
+            ("ec2:StopInstances", "OperationNotPermitted", 400, N::FaultImpossible),
+            ("ec2:StopInstances", "UnsupportedOperation", 400, N::FaultImpossible),
+            ("ec2:StartInstances", "IncorrectInstanceState", 400, N::FaultImpossible),
+            ("ec2:StartInstances", "InsufficientInstanceCapacity", 500, N::InsufficientCapacity),
+            ("ec2:StartInstances", "VcpuLimitExceeded", 400, N::AwsRejected),
+            ("ec2:ModifyInstanceAttribute", "InvalidGroup.NotFound", 400, N::TargetMissing),
+            ("autoscaling:UpdateAutoScalingGroup", "ValidationError", 400, N::AwsRejected),
+            ("autoscaling:UpdateAutoScalingGroup", "ScalingActivityInProgress", 400, N::StateConflict),
+            ("autoscaling:UpdateAutoScalingGroup", "ResourceContention", 500, N::StateConflict),
+            ("autoscaling:DescribeAutoScalingGroups", "Throttling", 400, N::Throttled),
+            ("elasticloadbalancing:DescribeTargetHealth", "TargetGroupNotFound", 400, N::TargetMissing),
+            ("elasticloadbalancing:DescribeTargetHealth", "HealthUnavailable", 500, N::AwsFault),
+            ("elasticloadbalancing:RegisterTargets", "InvalidTarget", 400, N::FaultImpossible),
+            ("elasticloadbalancing:RegisterTargets", "TooManyTargets", 400, N::AwsRejected),
+            ("lambda:GetFunctionConcurrency", "ResourceNotFoundException", 404, N::TargetMissing),
+            ("lambda:PutFunctionConcurrency", "TooManyRequestsException", 429, N::Throttled),
+            ("lambda:PutFunctionConcurrency", "ResourceConflictException", 409, N::StateConflict),
+            ("lambda:PutFunctionConcurrency", "InvalidParameterValueException", 400, N::AwsRejected),
+            ("lambda:PutFunctionConcurrency", "ServiceException", 500, N::AwsFault),
+            ("lambda:InvokeFunction", "EC2ThrottledException", 502, N::Throttled),
+            ("lambda:InvokeFunction", "KMSDisabledException", 502, N::KeyNotAccessible),
         ] {
             let code_seen = (!code.is_empty()).then_some(code);
             assert_eq!(name_of(action, code_seen, status), name, "{action} {code} {status}");
@@ -396,6 +497,7 @@ mod tests {
         assert_eq!(Call::write("rds:X", "x").cut_off("no answer").leftovers(), &Leftovers::Unknown);
         assert_eq!(Call::read("rds:X", "x").cut_off("no answer").leftovers(), &Leftovers::Clear);
         assert_eq!(Call::write("rds:X", "x").refused(None, None, 500).leftovers(), &Leftovers::Unknown);
+        assert_eq!(Call::write("rds:X", "x").unreadable("why").leftovers(), &Leftovers::Unknown);
         assert_eq!(Call::write("rds:X", "x").refused(None, None, 400).leftovers(), &Leftovers::Clear);
     }
 }

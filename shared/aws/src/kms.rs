@@ -1,8 +1,10 @@
-//! KMS in one Region: looking at a key. Nothing is encrypted here; RDS and S3 do that with grants of their own.
+//! KMS in one Region: looking at a key, verifying a code. Nothing is encrypted here; RDS and S3 do that with grants of their own.
 
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::MacAlgorithmSpec;
 use dr_core::ids::{KmsKeyId, Region};
 use dr_core::observed::{KeyFacts, Observed};
-use dr_core::{DrError, ErrorName};
+use dr_core::{DrError, ErrorName, Result};
 
 use crate::errors::{Call, code_of};
 
@@ -17,6 +19,27 @@ impl Kms {
     /// KMS in `region` through `client`, which must be of that Region.
     pub fn new(client: aws_sdk_kms::Client, region: Region) -> Self {
         Self { client, region }
+    }
+
+    /// Whether `mac` is the HMAC-SHA-256 of a message (at most 4,096 bytes) under this key. A wrong one is no error.
+    ///
+    /// # Errors
+    /// The named error of the call `kms:VerifyMac`.
+    pub async fn verify_mac(&self, id: &KmsKeyId, message: &[u8], mac: &[u8]) -> Result<bool> {
+        let call =
+            Call::read("kms:VerifyMac", format!("verifying a code with key `{id}` in {}", self.region));
+        let request = self
+            .client
+            .verify_mac()
+            .key_id(id.as_str())
+            .mac_algorithm(MacAlgorithmSpec::HmacSha256)
+            .message(Blob::new(message))
+            .mac(Blob::new(mac));
+        match request.send().await {
+            Ok(answer) => Ok(answer.mac_valid()),
+            Err(fault) if code_of(&fault) == Some("KMSInvalidMacException") => Ok(false),
+            Err(fault) => Err(call.failure(fault)),
+        }
     }
 
     /// Looks for a key by ARN, id or alias; the answer has its ARN.

@@ -19,6 +19,8 @@ pub mod clients;
 pub mod errors;
 #[cfg(feature = "sfn")]
 pub mod executions;
+#[cfg(feature = "raw")]
+pub mod http;
 #[cfg(feature = "kms")]
 pub mod kms;
 #[cfg(feature = "cloudwatch")]

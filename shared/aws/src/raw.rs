@@ -280,8 +280,9 @@ impl<O: fmt::Debug + Send + Sync + 'static> Raw<O> {
         read: fn(&Answer<'_>) -> Result<O, Unread>,
         limit: Duration,
     ) -> Self {
-        let timeouts =
-            config.timeout_config().map_or_else(Default::default, |timeouts| timeouts.to_builder());
+        let timeouts = config
+            .timeout_config()
+            .map_or_else(Default::default, aws_config::timeout::TimeoutConfig::to_builder);
         let timeouts = timeouts.operation_attempt_timeout(limit).operation_timeout(limit).build();
         Self::new(&config.to_builder().timeout_config(timeouts).build(), service, region, read)
     }

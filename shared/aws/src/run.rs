@@ -45,6 +45,15 @@ impl Invocation {
         Duration::try_from(self.deadline.duration_since(Timestamp::now())).unwrap_or_default()
     }
 
+    /// The instant, for handlers that go on for a while: the one that they are invoked at plus what passed since.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one reading of the clock that long handlers decide by"
+    )]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now().max(self.received_at)
+    }
+
     /// The account that the function runs in.
     pub fn account(&self) -> Option<&str> {
         self.function_arn.split(':').nth(4).filter(|account| !account.is_empty())

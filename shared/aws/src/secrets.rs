@@ -71,6 +71,23 @@ impl Secrets {
         Self { client, region }
     }
 
+    /// The text of a secret by name or ARN; `None` when it does not exist or is being deleted.
+    ///
+    /// # Errors
+    /// The named error of the call `secretsmanager:GetSecretValue`.
+    pub async fn text(&self, id: &str) -> Result<Option<String>> {
+        let what = format!("reading secret `{id}` in {}", self.region);
+        let call = Call::read("secretsmanager:GetSecretValue", what);
+        match self.client.get_secret_value().secret_id(id).send().await {
+            Ok(answer) => Ok(Some(answer.secret_string().unwrap_or_default().to_owned())),
+            Err(fault) => match code_of(&fault) {
+                // `InvalidRequestException` here means that the secret is marked for deletion.
+                Some("ResourceNotFoundException" | "InvalidRequestException") => Ok(None),
+                _ => Err(call.failure(fault)),
+            },
+        }
+    }
+
     /// Reads a secret by name or ARN; `None` when it does not exist or is being deleted.
     ///
     /// # Errors
@@ -78,20 +95,9 @@ impl Secrets {
     /// the call `secretsmanager:GetSecretValue`.
     pub async fn read(&self, id: &str) -> Result<Option<Credentials>> {
         let what = format!("reading secret `{id}` in {}", self.region);
-        let call = Call::read("secretsmanager:GetSecretValue", what.clone());
-        let answer = match self.client.get_secret_value().secret_id(id).send().await {
-            Ok(answer) => answer,
-            Err(fault) => {
-                return match code_of(&fault) {
-                    // `InvalidRequestException` here means that the secret is marked for deletion.
-                    Some("ResourceNotFoundException" | "InvalidRequestException") => Ok(None),
-                    _ => Err(call.failure(fault)),
-                };
-            }
-        };
-        let text = answer.secret_string().unwrap_or_default();
+        let Some(text) = self.text(id).await? else { return Ok(None) };
         // The cause is left out on purpose: serde repeats what it could not read.
-        serde_json::from_str(text).map(Some).map_err(|_| {
+        serde_json::from_str(&text).map(Some).map_err(|_| {
             DrError::new(
                 ErrorName::CredentialsMissing,
                 format!("{what}: its content is not JSON with `username` and `password`"),

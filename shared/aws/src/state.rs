@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, Put, TransactWriteItem};
 use dr_core::changes::{Change, Expect, Item, Write};
 use dr_core::{DrError, ErrorName, Result};
@@ -83,14 +84,34 @@ impl StateTable {
     /// [`ErrorName::StateTableMissing`], [`ErrorName::MetadataDamaged`] for an item that is not what it should be,
     /// and the errors of AWS calls.
     pub async fn list<T: DeserializeOwned>(&self, item_type: &str, index: Index) -> Result<Vec<T>> {
-        let what = format!("listing the items of type {item_type} of table {}", self.name);
-        let call = Call::read("dynamodb:Query", what);
-        let mut pages = self
+        let query = self.client.query().index_name(index.name()).key_condition_expression("#t = :t");
+        self.query(item_type, query).await
+    }
+
+    /// The same, of those that have a status.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub async fn list_with_status<T: DeserializeOwned>(
+        &self,
+        item_type: &str,
+        status: &str,
+    ) -> Result<Vec<T>> {
+        let query = self
             .client
             .query()
+            .index_name(Index::Status.name())
+            .key_condition_expression("#t = :t AND #s = :s")
+            .expression_attribute_names("#s", "status")
+            .expression_attribute_values(":s", AttributeValue::S(status.to_owned()));
+        self.query(item_type, query).await
+    }
+
+    async fn query<T: DeserializeOwned>(&self, item_type: &str, query: QueryFluentBuilder) -> Result<Vec<T>> {
+        let what = format!("listing the items of type {item_type} of table {}", self.name);
+        let call = Call::read("dynamodb:Query", what);
+        let mut pages = query
             .table_name(&self.name)
-            .index_name(index.name())
-            .key_condition_expression("#t = :t")
             .expression_attribute_names("#t", "type")
             .expression_attribute_values(":t", AttributeValue::S(item_type.to_owned()))
             .into_paginator()
@@ -257,6 +278,7 @@ fn encode_item(item: &Item) -> Result<HashMap<String, AttributeValue>> {
         Item::Health(health) => encode_fields(health),
         Item::Journal(journal) => encode_fields(journal),
         Item::Approval(pending) => encode_fields(pending),
+        Item::RegionBlock(block) => encode_fields(block),
     }
 }
 

@@ -76,6 +76,8 @@ pub enum Item {
     Journal(Box<crate::chaos::journal::Journal>),
     /// A plan that waits for approvals: written by `chaos_runner`, by the same rules.
     Approval(Box<crate::chaos::records::Pending>),
+    /// A Region that our functions do not call: written by `chaos_runner`, by the same rules.
+    RegionBlock(crate::chaos::blocks::RegionBlock),
 }
 
 /// What an item must be for the write to happen.

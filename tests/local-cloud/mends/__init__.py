@@ -10,13 +10,18 @@ from . import (
     calls,
     child_executions,
     execution,
+    iam_of_compute,
     iam_of_rds,
     iam_of_state_machines,
+    iam_of_tags,
+    instances,
     invocations,
     jsonata,
     lambda_processes,
     orders,
     rds,
+    scaling_groups,
+    target_groups,
     transport,
 )
 
@@ -36,7 +41,12 @@ def apply_all(rds_endpoint: str | None) -> None:
     child_executions.apply()
     iam_of_state_machines.apply()
     iam_of_rds.apply()
+    iam_of_compute.apply()
+    iam_of_tags.apply(rds_endpoint)
     transport.apply()
+    instances.apply()
+    scaling_groups.apply()
+    target_groups.apply()
     if rds_endpoint:
         rds.apply(rds_endpoint)
     orders.apply()

@@ -49,6 +49,8 @@ ALWAYS = {
     "DescribeOptionGroups": {"og": "*"},
     "DescribeGlobalClusters": {"global-cluster": "*"},
 }
+# Named by the action and not among its resources.
+NOT_ASKED_ON = {("FailoverDBCluster", "TargetDBInstanceIdentifier")}
 # Actions which can name several types and need one of them; the type that is asked on when none is named.
 ONE_OF = {"DescribeDBSnapshots": "snapshot", "DescribeDBClusterSnapshots": "cluster-snapshot"}
 
@@ -73,6 +75,13 @@ class Resources(str):
     checks: list[tuple[str, str]]
 
 
+def packed(checks: list[tuple[str, str]]) -> Resources:
+    """Pairs of action and ARN as one string; there is at least one."""
+    resources = Resources(checks[0][1])
+    resources.checks = checks
+    return resources
+
+
 def _arn(kind: str | None, value: str, region: str, account: str) -> str:
     if value.startswith("arn:") or kind is None:
         return value
@@ -89,7 +98,7 @@ def resources(action: str, parameter: Callable[[str], str | None], tagged: bool,
     named: dict[str | None, list[str]] = {}
     for name, kind in TYPE_OF_PARAMETER.items():
         value = parameter(name)
-        if value:
+        if value and (action, name) not in NOT_ASKED_ON:
             arn = _arn(kind, value, region, account)
             named.setdefault(kind or arn.split(":")[5], []).append(arn)
     for kind, value in ALWAYS.get(action, {}).items():
@@ -111,11 +120,8 @@ def _resources_of_request(extract_resource_arn):
             return extract_resource_arn(service, method, path, headers, body, query_params, region, account_id)
         action = iam_actions._query_param(query_params, "Action") or ""
         tagged = any(name.startswith(("Tags.", "Tag.")) for name in query_params)
-        checks = resources(action, lambda name: iam_actions._query_param(query_params, name), tagged, region,
-                           account_id)
-        packed = Resources(checks[0][1])
-        packed.checks = checks
-        return packed
+        return packed(resources(action, lambda name: iam_actions._query_param(query_params, name), tagged, region,
+                                account_id))
 
     return mended
 

@@ -6,11 +6,13 @@ import json
 import sys
 import threading
 import time
+import urllib.parse
 import uuid
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import boto3
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,12 +25,24 @@ ANYTHING = [{"Effect": "Allow", "Action": "*", "Resource": "*"}]
 
 @dataclass
 class RdsDouble:
-    """Records requests, and answers with what the test set; None hangs up without an answer."""
+    """Records requests, and answers with what the test set; None hangs up without an answer.
+
+    ListTagsForResource is not recorded: a resource has the tags of `tags`, by its ARN.
+    """
 
     url: str = ""
     requests: list[dict] = field(default_factory=list)
     status: int = 200
     answer: str | None = "<Empty/>"
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def told_of(self, arn: str) -> str:
+        """The answer to ListTagsForResource."""
+        tags = "".join(f"<Tag><Key>{key}</Key><Value>{value}</Value></Tag>"
+                       for key, value in self.tags.get(arn, {}).items())
+        return (f'<ListTagsForResourceResponse xmlns="http://rds.amazonaws.com/doc/2014-10-31/">'
+                f"<ListTagsForResourceResult><TagList>{tags}</TagList></ListTagsForResourceResult>"
+                f"</ListTagsForResourceResponse>")
 
 
 @pytest.fixture(scope="session")
@@ -38,16 +52,22 @@ def rds_server():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):  # noqa: N802
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked = dict(urllib.parse.parse_qsl(body.decode()))
+            if asked.get("Action") == "ListTagsForResource":
+                return self.tell(200, double.told_of(asked["ResourceName"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             double.requests.append({"headers": headers, "body": body.decode(), "path": self.path})
             if double.answer is None:
                 self.close_connection = True
-                return
-            self.send_response(double.status)
+                return None
+            return self.tell(double.status, double.answer)
+
+        def tell(self, status, text):
+            self.send_response(status)
             self.send_header("Content-Type", "text/xml")
-            self.send_header("Content-Length", str(len(double.answer)))
+            self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write(double.answer.encode())
+            self.wfile.write(text.encode())
 
         def log_message(self, *_):
             pass
@@ -62,6 +82,7 @@ def rds_server():
 @pytest.fixture
 def rds(rds_server):
     rds_server.requests.clear()
+    rds_server.tags.clear()
     rds_server.status, rds_server.answer = 200, "<Empty/>"
     return rds_server
 
@@ -95,6 +116,17 @@ def role(cloud):
             iam.put_role_policy(RoleName=name, PolicyName="it", PolicyDocument=json.dumps(
                 {"Version": "2012-10-17", "Statement": statements}))
         return arn
+    return make
+
+
+@pytest.fixture(scope="session")
+def client_as(cloud, role):
+    """A client of a service with the rights of a fresh role."""
+    def make(service: str, *statements: dict, region: str = "us-east-1"):
+        session = cloud.client("sts").assume_role(RoleArn=role(list(statements)), RoleSessionName="test")["Credentials"]
+        return boto3.client(
+            service, region_name=region, endpoint_url=cloud.endpoint, aws_access_key_id=session["AccessKeyId"],
+            aws_secret_access_key=session["SecretAccessKey"], aws_session_token=session["SessionToken"])
     return make
 
 

@@ -3,7 +3,6 @@
 import json
 import urllib.parse
 
-import boto3
 import botocore.exceptions
 import pytest
 from mends import iam_of_rds
@@ -39,6 +38,7 @@ def arn(rest):
                                "TargetDBClusterSnapshotIdentifier": "mine"},
      ["cluster-snapshot:s", "cluster-snapshot:mine"]),
     ("DeleteDBCluster", {"DBClusterIdentifier": "tmp"}, ["cluster:tmp"]),
+    ("FailoverDBCluster", {"DBClusterIdentifier": "c", "TargetDBInstanceIdentifier": "c-2"}, ["cluster:c"]),
     ("DescribeDBClusterSnapshots", {"DBClusterSnapshotIdentifier": "s"}, ["cluster-snapshot:s"]),
     ("ModifyDBInstance", {"DBInstanceIdentifier": "tmp", "OptionGroupName": "o"}, ["db:tmp", "og:o"]),
     ("AddTagsToResource", {"ResourceName": SOURCE}, [SOURCE]),
@@ -64,14 +64,9 @@ def allow(action, *resources):
 
 
 @pytest.fixture
-def rds_as(cloud, role):
+def rds_as(client_as):
     """A client of RDS with the rights of a fresh role."""
-    def make(*statements):
-        session = cloud.client("sts").assume_role(RoleArn=role(list(statements)), RoleSessionName="test")["Credentials"]
-        return boto3.client(
-            "rds", region_name=REGION, endpoint_url=cloud.endpoint, aws_access_key_id=session["AccessKeyId"],
-            aws_secret_access_key=session["SecretAccessKey"], aws_session_token=session["SessionToken"])
-    return make
+    return lambda *statements: client_as("rds", *statements, region=REGION)
 
 
 def denied(call):

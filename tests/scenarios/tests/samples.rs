@@ -5,11 +5,13 @@ mod fuzz;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dr_core::chaos::experiment::{ExperimentRequest, Limits};
 use dr_core::fleet::plan_run;
 use dr_core::ids::{ExecutionArn, KmsKeyId, OperationId, Region};
 use dr_core::input::parse;
 use dr_core::plan::{Installation, plan_backup, plan_proof};
 use dr_core::{ErrorName, Result};
+use jiff::SignedDuration;
 use scenarios::{Machine, files};
 use serde_json::{Map, Value, json};
 
@@ -22,7 +24,7 @@ const FUNCTIONS: [&str; 7] = [
     "update_state",
     "validate_backup",
 ];
-const MACHINES: [&str; 3] = ["backup_orchestration", "fleet_backup", "prove_backup"];
+const MACHINES: [&str; 4] = ["backup_orchestration", "chaos_experiment", "fleet_backup", "prove_backup"];
 
 /// What the function or the machine makes of its input, as far as it needs no AWS.
 fn read(receiver: &str, input: Value) -> Result<()> {
@@ -51,7 +53,27 @@ fn read(receiver: &str, input: Value) -> Result<()> {
             let operation = OperationId::of_execution("proof", &execution);
             plan_proof(&operation, &request, &installation(), started_at).map(drop)
         }
+        // What `update_state` refuses. What only the installation can tell is refused by `chaos_runner`.
+        "chaos_experiment" => parse::<ExperimentRequest>("the experiment", input).map(drop),
         other => panic!("nothing is called {other}"),
+    }
+}
+
+/// An installation for which the samples' experiments are meant.
+fn limits() -> Limits {
+    let region = |name| Region::parse(name).unwrap();
+    Limits {
+        home: region("us-east-1"),
+        regions: ["us-east-1", "us-west-2", "eu-west-1"].map(region).into(),
+        longest: SignedDuration::from_hours(1),
+        listed: BTreeSet::new(),
+        channels: ["slack-critical".to_owned()].into(),
+        probe_hosts: vec!["orders.example.com".to_owned()],
+        freeze: Vec::new(),
+        approvals: 1,
+        dry_run: true,
+        settling_seconds: 30,
+        region_fault: true,
     }
 }
 
@@ -114,6 +136,17 @@ fn every_bad_sample_is_refused_by_the_name_and_the_place_that_are_expected() {
         }
     }
     assert!(expected.is_empty(), "expected, but not there: {:?}", expected.keys());
+}
+
+#[test]
+fn every_sample_of_an_experiment_says_whether_it_only_plans_and_can_be_planned() {
+    for (path, sample) in samples("chaos_experiment") {
+        assert!(sample["dryRun"].is_boolean(), "{path}");
+        let request: ExperimentRequest = parse("the experiment", sample).unwrap();
+        request.check(&limits()).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let asks = request.approvals_needed(&limits()) > 0;
+        assert!(!asks || request.requested_by.is_some(), "{path} needs an approval, and nobody asks for it");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! ours. Nothing waits and nothing is tried again here, beyond what the SDK does by itself.
 
 mod clusters;
+mod experiments;
 mod facts;
 mod instances;
 mod snapshots;

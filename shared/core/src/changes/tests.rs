@@ -18,6 +18,7 @@ fn key(item: &Item) -> String {
         Item::Health(health) => health.operation_id.clone(),
         Item::Journal(journal) => journal.operation_id.clone(),
         Item::Approval(pending) => pending.operation_id.clone(),
+        Item::RegionBlock(block) => block.operation_id.clone(),
     }
 }
 
@@ -30,6 +31,7 @@ fn version(item: &Item) -> u64 {
         Item::Health(health) => health.version,
         Item::Journal(journal) => journal.version,
         Item::Approval(pending) => pending.version,
+        Item::RegionBlock(block) => block.version,
     }
 }
 
@@ -404,4 +406,40 @@ fn one_run_of_a_fleet_goes_on_at_a_time_and_a_stopped_one_frees_it() {
         succeed(&three.operation_id(), &json!({"outcome": "complete"}), &seen, &SETTINGS, at(2)).unwrap();
     assert!(table.apply(&change));
     start(&mut table, "four", HolderState::Unknown, at(3)).unwrap();
+}
+
+#[test]
+fn an_experiment_runs_once_at_a_time_and_its_ending_says_how_it_went() {
+    let mut table = Table::default();
+    let request = json!({
+        "id": "failover", "name": "Failover", "type": "database", "severity": "low",
+        "targetResources": {"rdsInstances": ["orders"]}, "parameters": {"duration": 60_000, "intensity": 100},
+        "rollbackPlan": [{"action": "undo-faults"}]
+    });
+    let run = |name| of_kind(Kind::Chaos, name, request.clone());
+    let look = |table: &Table, run: &Beginning, holder| {
+        table.look(&run.operation_id(), Kind::Chaos, "experiment:failover", holder)
+    };
+    let one = run("one");
+    assert_eq!(one.resource().as_deref(), Some("experiment:failover"));
+    let begun =
+        begin(&one, &look(&table, &one, HolderState::Unknown), &installation(), &SETTINGS, at(0)).unwrap();
+    assert_eq!(begun.answer["experimentId"], "failover");
+    assert!(table.apply(&begun));
+    // Its approval may take a day, and its execution two: the lease outlasts both.
+    let two = run("two");
+    let seen = look(&table, &two, HolderState::Running);
+    let refused = begin(&two, &seen, &installation(), &SETTINGS, at(3 * 24 * 60)).unwrap_err();
+    assert_eq!(refused.name(), ErrorName::OperationInProgress);
+    for (status, ended) in [
+        ("completed", Status::Succeeded),
+        ("deviated", Status::Partial),
+        ("aborted", Status::Partial),
+        ("rolled-back", Status::Partial),
+    ] {
+        let seen = look(&table, &one, HolderState::Running);
+        let change =
+            succeed(&one.operation_id(), &json!({"status": status}), &seen, &SETTINGS, at(2)).unwrap();
+        assert_eq!(change.ended.unwrap().status, ended, "{status}");
+    }
 }

@@ -1,90 +1,99 @@
-//! A Region whose API cannot be reached, for our own functions, until some moment: the fault `region-unreachable`.
+//! Regions that our own functions are kept from calling: the fault `region-unreachable`.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::changes::{Change, Expect, Item, Write};
 use crate::ids::{OperationId, Region};
 
-/// How long a block stays in the table after it has ceased to count.
-const KEPT: SignedDuration = SignedDuration::from_hours(24);
-
-/// A block of a Region.
+/// A Region that our functions do not call. An item of the state table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RegionBlock {
-    /// The table's key, [`RegionBlock::key`].
+    /// The table's key, `region-block#<region>`.
     pub operation_id: String,
     /// `region-block`, so that they can be listed by the index.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The Region that cannot be reached.
+    /// The Region.
     pub region: Region,
-    /// The experiment that blocks it.
+    /// The experiment.
     pub owner: OperationId,
     /// Since when; part of an index.
     pub started_at: Timestamp,
-    /// When it ceases to count, whether or not anybody takes it away.
+    /// It counts until then, whether or not somebody removes it.
     pub blocked_until: Timestamp,
     /// Counts the writes.
     pub version: u64,
-    /// The item's TTL, seconds since 1970.
+    /// When DynamoDB may delete the item, in seconds since 1970 (TTL).
     pub expires_at: i64,
 }
 
 impl RegionBlock {
-    /// The item's type.
-    pub const KIND: &'static str = "region-block";
-
     /// The table's key.
     pub fn key(region: &Region) -> String {
-        format!("{}#{region}", Self::KIND)
+        format!("region-block#{region}")
     }
 
-    /// A block from now on. `before` is the version of the one that it takes the place of.
-    pub fn new(
-        region: Region,
-        owner: OperationId,
-        now: Timestamp,
-        blocked_until: Timestamp,
-        before: Option<u64>,
-    ) -> Self {
-        Self {
-            operation_id: Self::key(&region),
-            kind: Self::KIND.to_owned(),
-            region,
-            owner,
-            started_at: now,
-            blocked_until,
-            version: before.unwrap_or(0) + 1,
-            expires_at: blocked_until.saturating_add(KEPT).unwrap_or(Timestamp::MAX).as_second(),
-        }
-    }
-
-    /// Whether it counts.
+    /// Whether it counts now.
     pub fn in_force(&self, now: Timestamp) -> bool {
         now < self.blocked_until
     }
+}
+
+/// Blocks a Region; again, for longer, when it is blocked.
+pub fn block(
+    region: &Region,
+    owner: &OperationId,
+    since: Timestamp,
+    until: Timestamp,
+    existing: Option<&RegionBlock>,
+) -> Change {
+    let block = RegionBlock {
+        operation_id: RegionBlock::key(region),
+        kind: "region-block".to_owned(),
+        region: region.clone(),
+        owner: owner.clone(),
+        started_at: since,
+        blocked_until: until,
+        version: existing.map_or(1, |existing| existing.version + 1),
+        expires_at: until.as_second(),
+    };
+    let expected = existing.map_or(Expect::Absent, |existing| Expect::Version(existing.version));
+    silent(Write::Put(Item::RegionBlock(block), expected))
+}
+
+/// Lets our functions call a Region again.
+pub fn unblock(existing: &RegionBlock) -> Change {
+    silent(Write::Delete(existing.operation_id.clone(), Expect::Version(existing.version)))
+}
+
+fn silent(write: Write) -> Change {
+    Change { writes: vec![write], answer: serde_json::Value::Null, ended: None }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use jiff::SignedDuration;
 
     #[test]
-    fn a_block_counts_until_its_moment_and_not_in_it() {
+    fn a_block_ends_by_itself_and_is_removed_as_it_was_read() {
+        let region = Region::parse("eu-west-1").unwrap();
+        let owner = OperationId::parse("chaos-0123456789abcdef").unwrap();
         let now: Timestamp = "2026-11-25T12:00:00Z".parse().unwrap();
         let until = now + SignedDuration::from_mins(5);
-        let owner = OperationId::parse("chaos-0123456789abcdef").unwrap();
-        let block = RegionBlock::new(Region::parse("us-west-2").unwrap(), owner, now, until, Some(3));
-        assert_eq!((block.operation_id.as_str(), block.version), ("region-block#us-west-2", 4));
-        let nanosecond = SignedDuration::from_nanos(1);
-        for (moment, counts) in [(now, true), (until - nanosecond, true), (until, false)] {
-            assert_eq!(block.in_force(moment), counts, "{moment}");
-        }
-        let item = serde_json::to_value(&block).unwrap();
-        assert_eq!(item["blockedUntil"], "2026-11-25T12:05:00Z");
-        assert_eq!(item["expiresAt"], (until + KEPT).as_second());
-        assert_eq!(serde_json::from_value::<RegionBlock>(item).unwrap(), block);
+        let change = block(&region, &owner, now, until, None);
+        let [Write::Put(Item::RegionBlock(first), Expect::Absent)] = change.writes.as_slice() else {
+            unreachable!("{change:?}")
+        };
+        assert!(first.in_force(now) && !first.in_force(until));
+        let again = block(&region, &owner, now, until, Some(first));
+        assert!(matches!(again.writes.as_slice(), [Write::Put(_, Expect::Version(1))]));
+        assert_eq!(
+            unblock(first).writes,
+            [Write::Delete("region-block#eu-west-1".to_owned(), Expect::Version(1))]
+        );
     }
 }

@@ -113,6 +113,20 @@ impl Reason {
     pub const fn planned(&self) -> bool {
         matches!(self, Self::Completed)
     }
+
+    /// For people.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Completed => "their time was over".to_owned(),
+            Self::EmergencyStop(why) => format!("the emergency stop is in force, {why}"),
+            Self::Cancelled(why) => format!("it was cancelled by {why}"),
+            Self::StopCondition(why) => format!("a stop condition did not hold: {why}"),
+            Self::TooFewHealthy(why) => format!("too few were healthy: {why}"),
+            Self::InjectionFailed(why) => format!("a change was refused: {why}"),
+            Self::RunnerLost => "its runner was lost".to_owned(),
+            Self::TooLong => "it took longer than it may".to_owned(),
+        }
+    }
 }
 
 /// A step, and what became of it.

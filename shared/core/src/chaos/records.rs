@@ -18,6 +18,7 @@ use crate::changes::{Change, Expect, Item, Write};
 use crate::control::{EmergencyStop, HolderState, Lock, LockDecision, check_emergency_stop, decide_lock};
 use crate::error::{DrError, ErrorName, Result};
 use crate::ids::{ExecutionArn, OperationId, Region};
+use crate::operation::Kind;
 
 /// The most items of one transaction, less the journal and the emergency stop.
 const MOST_LOCKS: usize = 98;
@@ -29,9 +30,11 @@ pub fn resource(experiment_id: &str) -> String {
     format!("experiment:{experiment_id}")
 }
 
-/// Whether a lock stands for an experiment itself: its holder is its execution. That of a resource belongs to the journal.
-pub fn is_of_experiment(lock: &Lock) -> bool {
-    lock.resource_id.starts_with("experiment:")
+/// Whether a lock is one of a resource that an experiment changes: its journal tells whether it is still needed. The lock
+/// of the experiment itself belongs to its execution, as all others do.
+pub fn is_of_journal(lock: &Lock) -> bool {
+    let chaos = lock.owner.as_str().starts_with(Kind::Chaos.as_str());
+    chaos && !lock.resource_id.starts_with("experiment:")
 }
 
 /// What `update_state` answers when an experiment begins.
@@ -162,9 +165,14 @@ pub struct Pending {
     pub approvals: Vec<Approval>,
     /// Counts the writes.
     pub version: u64,
+    /// When DynamoDB may delete the item, in seconds since 1970 (TTL).
+    pub expires_at: i64,
 }
 
 impl Pending {
+    /// How long it stays in the table.
+    const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+
     /// The most approvals that are kept: more than can be needed, so that forged ones do not keep good ones out for long.
     const MOST: usize = 50;
 
@@ -199,6 +207,7 @@ impl Pending {
             task_token: task_token.to_owned(),
             approvals: kept.map_or_else(Vec::new, |kept| kept.approvals.clone()),
             version: existing.map_or(0, |existing| existing.version) + 1,
+            expires_at: (now + Self::KEPT).as_second(),
         };
         Ok(pending.write(existing.map(|existing| existing.version)))
     }

@@ -1,0 +1,195 @@
+//! From a request to a journal: resolving, pre-checks, approvals, locks.
+
+use std::collections::BTreeMap;
+
+use dr_aws::Invocation;
+use dr_aws::objects::Overwrite;
+use dr_aws::state::Applied;
+use dr_core::chaos::approval;
+use dr_core::chaos::experiment::ExperimentRequest;
+use dr_core::chaos::freeze;
+use dr_core::chaos::journal::Journal;
+use dr_core::chaos::plan::{self, ExperimentPlan};
+use dr_core::chaos::probe::{Finding, first_fault};
+use dr_core::chaos::records::{self, Held, Pending};
+use dr_core::control::{EmergencyStop, HolderState, Lock};
+use dr_core::ids::OperationId;
+use dr_core::{DrError, ErrorName, Result, input};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::probes::Asker;
+use crate::request::{Answer, Arm, PlanRequest, Planned};
+use crate::{Desk, Handler, MOST_ATTEMPTS, as_json, plan_key, standing};
+
+impl Handler {
+    /// Resolves, asks, writes the plan down. A dry run is told everything that is in the way.
+    pub(crate) async fn plan(&self, request: PlanRequest, invocation: &Invocation) -> Result<Answer> {
+        let operation = &request.operation_id;
+        let experiment = self.read(request.request)?;
+        let dry_run = experiment.only_plans(&self.config.limits);
+        let plan = self.resolve(&experiment, operation).await?;
+        let mut obstacles = Vec::new();
+        for check in [
+            freeze::check(&self.config.limits.freeze, invocation.now()),
+            self.check_before(&plan, Asker { operation, look_only: true }, invocation).await.map(|_| ()),
+        ] {
+            match check {
+                Err(error) if dry_run => obstacles.push(error.to_string()),
+                other => other?,
+            }
+        }
+        let plan_hash = plan.hash()?;
+        let plan_key = self.keep(&plan, operation, &plan_hash).await?;
+        Ok(Answer::Planned(Box::new(Planned {
+            experiment_id: plan.experiment_id.clone(),
+            dry_run,
+            ready: obstacles.is_empty(),
+            obstacles,
+            approvals: plan.approvals,
+            approval_seconds: self.config.approval_seconds,
+            steps: plan.steps.len(),
+            blast_radius: plan.blast_radius(),
+            duration_seconds: plan.duration_seconds,
+            worst_case_seconds: plan.worst_case_seconds,
+            lines: plan.lines(),
+            plan_hash,
+            plan_key,
+        })))
+    }
+
+    /// Reads an experiment strictly, within what the installation allows.
+    fn read(&self, request: Value) -> Result<ExperimentRequest> {
+        let experiment: ExperimentRequest = input::parse("the experiment", request)?;
+        experiment.check(&self.config.limits)?;
+        Ok(experiment)
+    }
+
+    async fn resolve(
+        &self,
+        experiment: &ExperimentRequest,
+        operation: &OperationId,
+    ) -> Result<ExperimentPlan> {
+        let limits = &self.config.limits;
+        let desk = self.home();
+        let mut seen = desk.look(&plan::needed(experiment, limits)).await?;
+        let besides = plan::needed_besides(&seen);
+        if !besides.is_empty() {
+            seen.extend(desk.look(&besides).await?);
+        }
+        plan::resolve(experiment, limits, operation, &seen)
+    }
+
+    /// The pre-checks and the steady state, which must all pass. Answers the steady state.
+    async fn check_before(
+        &self,
+        plan: &ExperimentPlan,
+        of: Asker<'_>,
+        invocation: &Invocation,
+    ) -> Result<Vec<Finding>> {
+        for (which, probes) in [("pre-check", &plan.pre_checks), ("stop condition", &plan.stop_conditions)] {
+            let findings = self.ask(probes, plan, of, invocation).await;
+            refuse(which, plan, &findings)?;
+        }
+        let steady = self.ask(&plan.steady_state, plan, of, invocation).await;
+        refuse("the steady state", plan, &steady)?;
+        Ok(steady)
+    }
+
+    async fn keep(&self, plan: &ExperimentPlan, operation: &OperationId, hash: &str) -> Result<String> {
+        let key = plan_key(operation, hash);
+        let body = as_json("an experiment's plan", plan)?;
+        let bucket = self.clients.bucket(&self.config.bucket);
+        Box::pin(bucket.put(&key, body, "application/json", Overwrite::Allowed)).await?;
+        Ok(key)
+    }
+
+    /// Resolves anew, because what was approved may not be what is there, and begins.
+    pub(crate) async fn arm(&self, request: Arm, invocation: &Invocation) -> Result<Answer> {
+        let desk = self.home();
+        let operation = &request.operation_id;
+        if let Some(journal) = desk.journal(operation).await? {
+            return Ok(Answer::Standing(Box::new(standing(&journal, 0, "it has begun")?)));
+        }
+        let experiment = self.read(request.request)?;
+        if experiment.only_plans(&self.config.limits) {
+            let what = format!("beginning {}: it is a dry run", experiment.id);
+            return Err(DrError::new(ErrorName::InvalidInput, what));
+        }
+        let now = invocation.now();
+        freeze::check(&self.config.limits.freeze, now)?;
+        let plan = self.resolve(&experiment, operation).await?;
+        let approved_by = self.approvals_of(&desk, &plan, operation, now).await?;
+        let steady = self.check_before(&plan, Asker { operation, look_only: false }, invocation).await?;
+        let hash = plan.hash()?;
+        if hash != request.plan_hash {
+            tracing::info!(
+                planned = request.plan_hash,
+                now = hash,
+                "the world changed since the plan was made"
+            );
+            self.keep(&plan, operation, &hash).await?;
+        }
+        let mut journal = Journal::new(operation, &request.execution, plan, steady, invocation.now());
+        journal.approved_by = approved_by;
+        for _ in 0..MOST_ATTEMPTS {
+            let stop: Option<EmergencyStop> = desk.table.read(EmergencyStop::KEY).await?;
+            let locks = desk.locks(&journal).await?;
+            let change = records::arm(&journal, &locks, stop.as_ref(), invocation.now())?;
+            if desk.table.apply(&change).await? == Applied::Yes {
+                return Ok(Answer::Standing(Box::new(standing(&journal, 0, "it begins")?)));
+            }
+            // Another invocation for the same execution may have been quicker.
+            if let Some(journal) = desk.journal(operation).await? {
+                return Ok(Answer::Standing(Box::new(standing(&journal, 0, "it has begun")?)));
+            }
+        }
+        Err(DrError::new(ErrorName::StateConflict, format!("beginning {operation}: lost five races")))
+    }
+
+    async fn approvals_of(
+        &self,
+        desk: &Desk<'_>,
+        plan: &ExperimentPlan,
+        operation: &OperationId,
+        now: Timestamp,
+    ) -> Result<std::collections::BTreeSet<String>> {
+        let pending: Option<Pending> = match plan.approvals {
+            0 => None,
+            _ => desk.table.read(&Pending::key(operation)).await?,
+        };
+        let approvals = pending.map(|pending| pending.approvals).unwrap_or_default();
+        let examined = self.examine(&approvals, operation).await?;
+        approval::check(plan, &examined, now)
+    }
+}
+
+impl Desk<'_> {
+    /// Every lock that a journal needs, and whether its holder still works.
+    async fn locks(&self, journal: &Journal) -> Result<BTreeMap<String, Held>> {
+        let mut all = BTreeMap::new();
+        for name in records::locks_of(&journal.plan, &self.region) {
+            let lock: Option<Lock> = self.table.read(&Lock::key(&name)).await?;
+            let holder = match &lock {
+                Some(lock) if lock.owner == journal.owner => HolderState::Unknown,
+                Some(lock) if records::is_of_journal(lock) => {
+                    records::holder_of(self.journal(&lock.owner).await?.as_ref())
+                }
+                Some(lock) => self.handler.executions.holder_state(&lock.owner_execution).await,
+                None => HolderState::Unknown,
+            };
+            all.insert(name, Held { lock, holder });
+        }
+        Ok(all)
+    }
+}
+
+fn refuse(which: &str, plan: &ExperimentPlan, findings: &[Finding]) -> Result<()> {
+    match first_fault(findings) {
+        None => Ok(()),
+        Some(fault) => {
+            let what = format!("beginning {}: {which}: {fault}", plan.experiment_id);
+            Err(DrError::new(ErrorName::PreCheckFailed, what))
+        }
+    }
+}

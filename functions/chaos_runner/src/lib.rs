@@ -1,0 +1,226 @@
+//! `chaos_runner`: plans experiments, begins them with approvals and locks, carries them through step by step, and puts
+//! back what they and lost runners changed.
+//!
+//! It decides nothing: what happens next is said by `dr_core::chaos`, from the journal and from what is seen now. It waits
+//! for nothing: it goes on as far as nothing has to be waited for, and says when to come back.
+
+mod approvals;
+mod begin;
+mod carry;
+mod config;
+mod probes;
+mod request;
+mod stop;
+mod told;
+mod watch;
+mod world;
+
+use dr_aws::Invocation;
+use dr_aws::clients::Clients;
+use dr_aws::executions::Executions;
+use dr_aws::http::Http;
+use dr_aws::state::{Applied, StateTable};
+use dr_chaos::World;
+use dr_core::changes::Change;
+use dr_core::chaos::journal::Journal;
+use dr_core::chaos::records::{self, Pending};
+use dr_core::ids::{OperationId, Region};
+use dr_core::{DrError, ErrorName, Result};
+
+pub use config::{ApprovalKeys, Config, Topics};
+pub use request::{Answer, Request};
+
+use request::{Line, Standing, Status};
+
+/// How often a change is decided again when somebody else wrote in between.
+const MOST_ATTEMPTS: u32 = 5;
+
+/// What the function works with.
+#[derive(Debug)]
+pub struct Handler {
+    clients: Clients,
+    world: World,
+    executions: Executions,
+    http: Http,
+    config: Config,
+}
+
+impl Handler {
+    /// A handler over these clients.
+    ///
+    /// # Errors
+    /// [`ErrorName::InvalidConfiguration`] when the authorities for HTTP probes cannot be read.
+    pub fn new(clients: Clients, config: Config) -> Result<Self> {
+        Ok(Self {
+            world: World::new(&clients),
+            executions: Executions::new(clients.config()),
+            http: Http::new(config.probe_ca_file.as_deref())?,
+            clients,
+            config,
+        })
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// Named as in `docs/errors.md`.
+    pub async fn handle(&self, request: Request, invocation: &Invocation) -> Result<Answer> {
+        match request {
+            Request::Plan(request) => self.plan(request, invocation).await,
+            Request::AwaitApproval(request) => self.await_approval(&request, invocation).await,
+            Request::Approve(request) => self.approve(&request, invocation).await,
+            Request::Arm(request) => self.arm(request, invocation).await,
+            Request::Advance(request) => {
+                let me = request.execution.as_str();
+                let desk = self.home();
+                let standing =
+                    desk.carry_on(&request.operation_id, me, carry::budget(invocation), invocation);
+                standing.await.map(|standing| Answer::Standing(Box::new(standing)))
+            }
+            Request::Report(request) => self.report(&request.operation_id).await,
+            Request::Cancel(request) => self.cancel(&request, invocation).await,
+            Request::EmergencyStop(words) => self.emergency_stop(true, &words, invocation).await,
+            Request::LiftEmergencyStop(words) => self.emergency_stop(false, &words, invocation).await,
+            Request::Watch(_) => self.watch(invocation).await,
+            Request::Unblock(request) => self.unblock(&request).await,
+            Request::Status(request) => self.status(&request.operation_id).await,
+        }
+    }
+
+    /// The experiments of this stack.
+    fn home(&self) -> Desk<'_> {
+        let table = StateTable::new(self.clients.dynamodb(), &self.config.table);
+        Desk { handler: self, table, region: self.clients.home().clone() }
+    }
+
+    /// The experiments of another Region's stack, whose table has this name.
+    fn desk_in(&self, region: &Region, table: &str) -> Desk<'_> {
+        let table = StateTable::new(self.clients.dynamodb_in(region), table);
+        Desk { handler: self, table, region: region.clone() }
+    }
+
+    async fn status(&self, operation: &OperationId) -> Result<Answer> {
+        let desk = self.home();
+        if let Some(journal) = desk.journal(operation).await? {
+            return Ok(Answer::Status(Box::new(status_of(&journal)?)));
+        }
+        let pending: Option<Pending> = desk.table.read(&Pending::key(operation)).await?;
+        let Some(pending) = pending else {
+            return Err(DrError::new(
+                ErrorName::OperationMissing,
+                format!("looking for experiment {operation}"),
+            ));
+        };
+        Ok(Answer::Status(Box::new(Status {
+            operation_id: operation.clone(),
+            experiment_id: pending.plan.experiment_id.clone(),
+            phase: "awaiting-approval".to_owned(),
+            holder: None,
+            lease_until: None,
+            reason: None,
+            journal: Vec::new(),
+            before: Vec::new(),
+            during: Vec::new(),
+            after: Vec::new(),
+            approved_by: pending.approvals.iter().map(|one| one.approver.clone()).collect(),
+            plan_hash: pending.plan_hash,
+            commands: Vec::new(),
+        })))
+    }
+}
+
+/// The experiments of one stack: its table, and where that is. A standby works on its home's, too.
+struct Desk<'a> {
+    handler: &'a Handler,
+    table: StateTable,
+    region: Region,
+}
+
+impl Desk<'_> {
+    async fn journal(&self, operation: &OperationId) -> Result<Option<Journal>> {
+        self.table.read(&Journal::key(operation)).await
+    }
+
+    async fn expect_journal(&self, operation: &OperationId) -> Result<Journal> {
+        self.journal(operation).await?.ok_or_else(|| {
+            DrError::new(ErrorName::OperationMissing, format!("reading the journal of {operation}"))
+                .with_remedy("The experiment has not begun: stop its execution, if it must not.")
+        })
+    }
+
+    /// Writes a journal that follows the one of version `before`; with it the locks go when it has ended.
+    async fn save(&self, journal: &Journal, before: u64) -> Result<Applied> {
+        let mut locks = Vec::new();
+        if !journal.is_open() {
+            for name in records::locks_of(&journal.plan, &self.region) {
+                locks.extend(self.table.read(&dr_core::control::Lock::key(&name)).await?);
+            }
+        }
+        self.table.apply(&records::save(journal, before, &locks)).await
+    }
+
+    /// Applies what `decide` says about what it reads, again when somebody else wrote in between.
+    async fn change<T>(
+        &self,
+        what: &str,
+        decide: impl AsyncFn() -> Result<(Option<Change>, T)>,
+    ) -> Result<T> {
+        for _ in 0..MOST_ATTEMPTS {
+            let (change, answer) = decide().await?;
+            let applied = match &change {
+                Some(change) => self.table.apply(change).await?,
+                None => Applied::Yes,
+            };
+            if applied == Applied::Yes {
+                return Ok(answer);
+            }
+        }
+        Err(DrError::new(ErrorName::StateConflict, format!("{what}: lost five races")))
+    }
+}
+
+fn standing(journal: &Journal, check_again_in_seconds: u32, why: impl Into<String>) -> Result<Standing> {
+    Ok(Standing {
+        phase: journal.status,
+        check_again_in_seconds,
+        why: why.into(),
+        plan_hash: journal.plan.hash()?,
+    })
+}
+
+fn status_of(journal: &Journal) -> Result<Status> {
+    let line = |entry: &dr_core::chaos::journal::Entry| Line {
+        change: entry.step.change.command(&entry.step.resource),
+        status: entry.status,
+        begun_at: entry.begun_at,
+        put_back_at: entry.put_back_at,
+        trouble: entry.trouble.clone(),
+    };
+    Ok(Status {
+        operation_id: journal.owner.clone(),
+        experiment_id: journal.plan.experiment_id.clone(),
+        phase: journal.status.as_str().to_owned(),
+        holder: journal.is_open().then(|| journal.holder.clone()),
+        lease_until: journal.is_open().then_some(journal.lease_until),
+        reason: journal.reason.clone(),
+        journal: journal.entries.iter().map(line).collect(),
+        before: journal.before.clone(),
+        during: journal.during.clone(),
+        after: journal.after.clone(),
+        approved_by: journal.approved_by.clone(),
+        plan_hash: journal.plan.hash()?,
+        commands: journal.commands(),
+    })
+}
+
+/// The key of a plan in the metadata bucket.
+fn plan_key(operation: &OperationId, hash: &str) -> String {
+    format!("chaos/{operation}/plan-{hash}.json")
+}
+
+/// What a plan is kept as.
+fn as_json<T: serde::Serialize>(what: &str, value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(value).map_err(|error| {
+        DrError::new(ErrorName::Internal, format!("writing {what} as JSON")).with_source(error)
+    })
+}

@@ -1,0 +1,225 @@
+//! Asking probes. Each answer is a finding; what could not be looked at is `unknown`, never a failure of the caller.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use dr_aws::Invocation;
+use dr_aws::measures::{Lag, Subject};
+use dr_core::chaos::plan::ExperimentPlan;
+use dr_core::chaos::probe::{Finding, Health, Probe, Verdict};
+use dr_core::ids::{DatabaseId, OperationId, Region};
+use dr_core::labels::{self, Proof};
+use dr_core::observed::{DatabaseFacts, DatabaseKind, Observed, SnapshotFacts};
+use dr_core::{DrError, ErrorName, Result};
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use crate::Handler;
+
+/// How long a function that answers a probe may take.
+const WITHIN: Duration = Duration::from_secs(15);
+
+/// On whose behalf probes are asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    /// The operation.
+    pub(crate) operation: &'a OperationId,
+    /// Whether not even a beat may be written: nothing has begun.
+    pub(crate) look_only: bool,
+}
+
+/// What was seen: whether it is as asked, and how it is.
+type Answer = (bool, String);
+
+impl Handler {
+    /// Asks all probes at once.
+    pub(crate) async fn ask(
+        &self,
+        probes: &[Probe],
+        plan: &ExperimentPlan,
+        of: Asker<'_>,
+        invocation: &Invocation,
+    ) -> Vec<Finding> {
+        join_all(probes.iter().map(async |probe| {
+            let answer = Box::pin(self.ask_one(probe, plan, of, invocation.now())).await;
+            let (verdict, detail) = match answer {
+                Ok((true, detail)) => (Verdict::Passed, detail),
+                Ok((false, detail)) => (Verdict::Failed, detail),
+                Err(error) => (Verdict::Unknown, error.to_string()),
+            };
+            Finding { probe: probe.clone(), verdict, detail, at: invocation.now() }
+        }))
+        .await
+    }
+
+    async fn ask_one(
+        &self,
+        probe: &Probe,
+        plan: &ExperimentPlan,
+        of: Asker<'_>,
+        now: Timestamp,
+    ) -> Result<Answer> {
+        let region = &plan.region;
+        match probe {
+            Probe::BackupsExist { database, within_hours } => {
+                let age = SignedDuration::from_hours(i64::from(*within_hours));
+                let snapshots = self.snapshots(region, database).await?;
+                Ok(newest_proven(&snapshots, now, age))
+            }
+            Probe::LatestSnapshotProven { database } => {
+                Ok(latest_proven(&self.snapshots(region, database).await?))
+            }
+            Probe::ReplicationLagBelow { database, seconds } => {
+                self.lag(region, database, *seconds, now).await
+            }
+            Probe::HealthIs { database, at_worst } => {
+                let asked = json!({"check": {"databases": [database], "alert": false}});
+                let answer = self.invoke(self.config.health_check.as_deref(), &asked).await?;
+                let state = answer.get("status").and_then(Value::as_str).unwrap_or("unknown");
+                let good = match at_worst {
+                    Health::Healthy => state == "healthy",
+                    Health::Warning => matches!(state, "healthy" | "degraded"),
+                };
+                let report = answer.get("report").and_then(Value::as_str).unwrap_or("none");
+                Ok((good, format!("health is {state}, see report {report}")))
+            }
+            Probe::DataIntact { database } => {
+                let (operation, look_only) = (of.operation, of.look_only);
+                let asked = json!({"operationId": operation, "database": database, "lookOnly": look_only});
+                match self.invoke(self.config.validate_backup.as_deref(), &json!({"ledger": asked})).await {
+                    Ok(answer) => Ok(ledger(&answer)),
+                    // A database that does not answer is what was asked about, not what kept us from asking.
+                    Err(error) if is_outage(error.name()) => Ok((false, error.what().to_owned())),
+                    Err(error) => Err(error),
+                }
+            }
+            Probe::Http { url, status, within_milliseconds } => {
+                let within = Duration::from_millis(u64::from(*within_milliseconds));
+                Ok(self.http.ask(url, *status, within).await)
+            }
+            Probe::AlarmIsOk { alarm, region: asked } => {
+                let region = asked.as_ref().unwrap_or(region);
+                Ok(match self.world.alarm_state(region, alarm).await {
+                    Observed::Found(state) => (state == "OK", format!("the alarm is in state {state}")),
+                    Observed::Missing => (false, format!("there is no such alarm in {region}")),
+                    Observed::Unreachable(error) => return Err(error),
+                })
+            }
+        }
+    }
+
+    async fn invoke(&self, function: Option<&str>, payload: &Value) -> Result<Value> {
+        let Some(function) = function else {
+            let what = "asking a probe: the function that answers it is not configured";
+            return Err(DrError::new(ErrorName::InvalidConfiguration, what));
+        };
+        self.world.invoke(function, payload, WITHIN).await
+    }
+
+    async fn database(&self, region: &Region, id: &DatabaseId) -> Result<DatabaseFacts> {
+        let found = Box::pin(self.clients.rds(region).find_database(id, None)).await;
+        found.found_or_else(|| {
+            let what = format!("looking for database {id} in {region}");
+            DrError::new(ErrorName::DatabaseMissing, what)
+        })
+    }
+
+    async fn snapshots(&self, region: &Region, id: &DatabaseId) -> Result<Vec<SnapshotFacts>> {
+        let rds = self.clients.rds(region);
+        match self.database(region, id).await?.kind {
+            DatabaseKind::Cluster => Box::pin(rds.snapshots_of_cluster(id)).await,
+            DatabaseKind::Instance => Box::pin(rds.snapshots_of(id)).await,
+        }
+    }
+
+    async fn lag(&self, region: &Region, id: &DatabaseId, seconds: u32, now: Timestamp) -> Result<Answer> {
+        let facts = self.database(region, id).await?;
+        let aurora = facts.kind == DatabaseKind::Cluster && facts.engine.starts_with("aurora");
+        let members: BTreeSet<String> = facts
+            .members
+            .iter()
+            .filter(|member| !member.writer)
+            .map(|member| member.id.to_string())
+            .collect();
+        let source = facts.id.to_string();
+        let replicas = Box::pin(self.clients.rds(region).databases_where(|other| {
+            let of_source = other
+                .replica_of
+                .as_deref()
+                .is_some_and(|name| name == source || name.rsplit(':').next() == Some(source.as_str()));
+            of_source && other.cluster.is_none()
+        }))
+        .await?;
+        let lag = |id: String, lag| Subject { id, has_storage: false, lag };
+        let readers = if aurora { Lag::AuroraReader } else { Lag::Replica };
+        let subjects: Vec<Subject> = members
+            .into_iter()
+            .map(|id| lag(id, readers))
+            .chain(replicas.iter().map(|replica| lag(replica.id.to_string(), Lag::Replica)))
+            .collect();
+        if subjects.is_empty() {
+            return Ok((false, format!("{id} has no replica in {region}")));
+        }
+        let measured = Box::pin(self.clients.measures(region).newest(&subjects, now)).await?;
+        let mut worst: Option<f64> = None;
+        for subject in &subjects {
+            let lag = measured.get(&subject.id).and_then(|measure| measure.lag_seconds);
+            match lag {
+                None => return Ok((false, format!("nothing is known of the lag of {}", subject.id))),
+                Some(lag) if lag < 0.0 => return Ok((false, format!("{} does not replicate", subject.id))),
+                Some(lag) => worst = Some(worst.map_or(lag, |other| other.max(lag))),
+            }
+        }
+        let worst = worst.unwrap_or(f64::INFINITY);
+        Ok((worst < f64::from(seconds), format!("the worst replica lags {worst:.1} s")))
+    }
+}
+
+fn is_outage(name: ErrorName) -> bool {
+    matches!(name, ErrorName::ConnectionFailed | ErrorName::ConnectionLost | ErrorName::DatabaseUnavailable)
+}
+
+fn ours(snapshot: &SnapshotFacts) -> bool {
+    snapshot.tags.contains_key(labels::OPERATION_ID) && snapshot.status == "available"
+}
+
+fn proven(snapshot: &SnapshotFacts) -> bool {
+    labels::has(&snapshot.tags, labels::PROOF, Proof::Proven.as_str())
+}
+
+fn newest_proven(snapshots: &[SnapshotFacts], now: Timestamp, age: SignedDuration) -> Answer {
+    let newest = snapshots
+        .iter()
+        .filter(|snapshot| ours(snapshot))
+        .filter(|snapshot| proven(snapshot))
+        .filter_map(|snapshot| Some((snapshot.taken_at()?, &snapshot.id)))
+        .max();
+    match newest {
+        None => (false, "there is no proven backup".to_owned()),
+        Some((taken, id)) => {
+            let hours = now.duration_since(taken).as_secs_f64() / 3_600.0;
+            (taken + age >= now, format!("the newest proven backup, {id}, is {hours:.1} hours old"))
+        }
+    }
+}
+
+fn latest_proven(snapshots: &[SnapshotFacts]) -> Answer {
+    let latest =
+        snapshots.iter().filter(|snapshot| ours(snapshot)).max_by_key(|snapshot| snapshot.taken_at());
+    match latest {
+        None => (false, "there is no backup".to_owned()),
+        Some(latest) => {
+            let proof = latest.tags.get(labels::PROOF).map_or("nothing", String::as_str);
+            (proven(latest), format!("the newest backup is {}, its proof says {proof}", latest.id))
+        }
+    }
+}
+
+fn ledger(answer: &Value) -> Answer {
+    let number = |field: &str| answer.get(field).and_then(Value::as_u64);
+    let (acknowledged, found) = (number("acknowledged").unwrap_or(0), number("found"));
+    let intact = answer.get("intact").and_then(Value::as_bool) == Some(true);
+    let found = found.map_or("none".to_owned(), |found| found.to_string());
+    (intact, format!("beat {acknowledged} was acknowledged, {found} is there"))
+}

@@ -1,0 +1,351 @@
+//! What the function is asked for, and what it answers.
+
+use std::collections::BTreeSet;
+
+use dr_core::chaos::approval::Approval;
+use dr_core::chaos::journal::{Phase, Reason, StepStatus};
+use dr_core::chaos::probe::Finding;
+use dr_core::chaos::report::{Metrics, Outcome};
+use dr_core::ids::{ExecutionArn, OperationId, Region};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What the function is asked for.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Request {
+    /// Resolves an experiment into a plan, and asks its pre-checks. Changes nothing.
+    Plan(PlanRequest),
+    /// Asks people to approve a plan. The state that calls goes on when enough of them did.
+    AwaitApproval(AwaitApproval),
+    /// Gives an approval.
+    Approve(Approve),
+    /// Locks everything and opens the journal: from then on the experiment is put back by somebody.
+    Arm(Arm),
+    /// Goes on with an experiment, as far as nothing has to be waited for.
+    Advance(Advance),
+    /// Writes the report of an experiment that is over.
+    Report(OfOperation),
+    /// Ends an experiment early.
+    Cancel(Cancel),
+    /// Ends all experiments, in every Region, and refuses new ones.
+    EmergencyStop(Words),
+    /// Allows beginnings again.
+    LiftEmergencyStop(Words),
+    /// Finishes what lost runners left.
+    Watch(Watch),
+    /// Lets our functions call a Region again.
+    Unblock(Unblock),
+    /// Says where an experiment is.
+    Status(OfOperation),
+}
+
+/// See [`Request::Plan`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlanRequest {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// The experiment, as its user gave it.
+    pub request: Value,
+}
+
+/// See [`Request::AwaitApproval`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AwaitApproval {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// Its execution.
+    pub execution: ExecutionArn,
+    /// The hash of the plan that was answered.
+    pub plan_hash: String,
+    /// `$states.context.Task.Token`.
+    pub task_token: String,
+}
+
+/// See [`Request::Approve`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Approve {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// The approval.
+    pub approval: Approval,
+}
+
+/// See [`Request::Arm`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Arm {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// Its execution.
+    pub execution: ExecutionArn,
+    /// The experiment, as its user gave it.
+    pub request: Value,
+    /// The hash of the plan that was answered.
+    pub plan_hash: String,
+}
+
+/// See [`Request::Advance`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Advance {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// Its execution: who works on it.
+    pub execution: ExecutionArn,
+}
+
+/// See [`Request::Report`] and [`Request::Status`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OfOperation {
+    /// The operation.
+    pub operation_id: OperationId,
+}
+
+/// See [`Request::Cancel`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cancel {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// Who: 1 to 1,000 characters.
+    pub by: String,
+    /// Why: 1 to 1,000 characters.
+    pub reason: String,
+}
+
+/// See [`Request::EmergencyStop`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Words {
+    /// Who: 1 to 1,000 characters.
+    pub by: String,
+    /// Why: 1 to 1,000 characters.
+    pub reason: String,
+}
+
+/// See [`Request::Watch`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {}
+
+/// See [`Request::Unblock`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Unblock {
+    /// The Region.
+    pub region: Region,
+    /// Who: 1 to 1,000 characters.
+    pub by: String,
+}
+
+/// What the function answers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// Of `plan`.
+    Planned(Box<Planned>),
+    /// Of `awaitApproval`.
+    Asked(Asked),
+    /// Of `approve`.
+    Approved(Counted),
+    /// Of `arm` and `advance`.
+    Standing(Box<Standing>),
+    /// Of `report`.
+    Reported(Box<Reported>),
+    /// Of `emergencyStop` and `liftEmergencyStop`.
+    Stopped(Stopped),
+    /// Of `watch`.
+    Watched(Watched),
+    /// Of `unblock`.
+    Unblocked(Unblocked),
+    /// Of `status`.
+    Status(Box<Status>),
+}
+
+/// A plan, as far as a state machine and people need it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Planned {
+    /// The experiment's name.
+    pub experiment_id: String,
+    /// What approvals are bound to.
+    pub plan_hash: String,
+    /// Whether nothing more is to be done.
+    pub dry_run: bool,
+    /// Whether it could begin now.
+    pub ready: bool,
+    /// What is in the way; only of a dry run, because any other fails.
+    pub obstacles: Vec<String>,
+    /// How many approvers it needs.
+    pub approvals: u8,
+    /// How long is waited for them, seconds.
+    pub approval_seconds: u32,
+    /// How many changes.
+    pub steps: usize,
+    /// How many resources of each kind.
+    pub blast_radius: String,
+    /// How long the faults stay, seconds.
+    pub duration_seconds: u32,
+    /// From the first change to the last thing put back, at worst, seconds.
+    pub worst_case_seconds: u32,
+    /// Key of the whole plan in the metadata bucket.
+    pub plan_key: String,
+    /// Which call on which resource, and what undoes it.
+    pub lines: Vec<String>,
+}
+
+/// People were asked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    /// Always true.
+    pub asked: bool,
+}
+
+/// An approval was taken.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counted {
+    /// How many count.
+    pub counted: usize,
+    /// How many are needed.
+    pub needed: u8,
+    /// Whether the experiment goes on.
+    pub approved: bool,
+}
+
+/// Where an experiment is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// The phase.
+    pub phase: Phase,
+    /// When to call again; 0 for at once.
+    pub check_again_in_seconds: u32,
+    /// What is waited for.
+    pub why: String,
+    /// The hash of the plan that is carried out.
+    pub plan_hash: String,
+}
+
+/// What came of an experiment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reported {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// The experiment's name.
+    pub experiment_id: String,
+    /// How it ended.
+    pub status: Outcome,
+    /// Why its faults were taken out.
+    pub reason: Option<Reason>,
+    /// Figures.
+    pub metrics: Metrics,
+    /// Whether any change was put back.
+    pub rollback_executed: bool,
+    /// Key of the report in the metadata bucket.
+    pub report_key: String,
+    /// What a person has to do, in this order; the report has all of them.
+    pub commands: Vec<String>,
+    /// The same in words.
+    pub summary: String,
+}
+
+/// What an emergency stop did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stopped {
+    /// In each Region.
+    pub regions: Vec<RegionStop>,
+    /// Experiments that are not over, as far as seen.
+    pub experiments: usize,
+}
+
+/// What an emergency stop did in one Region.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegionStop {
+    /// The Region.
+    pub region: Region,
+    /// `in-force`, `lifted` or `no-installation`.
+    pub status: &'static str,
+}
+
+/// What the watchdog saw and did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Watched {
+    /// Experiments that are not over.
+    pub open: usize,
+    /// Those among them whose runner was lost.
+    pub abandoned: usize,
+    /// Those that were brought to their end.
+    pub ended: usize,
+    /// Those that need a person.
+    pub stuck: usize,
+}
+
+/// A Region was unblocked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unblocked {
+    /// The Region.
+    pub region: Region,
+    /// Always false.
+    pub blocked: bool,
+}
+
+/// Where an experiment is, for people.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// The experiment's name.
+    pub experiment_id: String,
+    /// The phase; `awaiting-approval` before it begins.
+    pub phase: String,
+    /// Who works on it.
+    pub holder: Option<String>,
+    /// Until when nobody else may.
+    pub lease_until: Option<Timestamp>,
+    /// Why its faults are taken out.
+    pub reason: Option<Reason>,
+    /// Its changes.
+    pub journal: Vec<Line>,
+    /// The steady state before.
+    pub before: Vec<Finding>,
+    /// What did not pass while the faults were in.
+    pub during: Vec<Finding>,
+    /// Steady state and checks at the end.
+    pub after: Vec<Finding>,
+    /// Who approved.
+    pub approved_by: BTreeSet<String>,
+    /// The hash of its plan.
+    pub plan_hash: String,
+    /// What a person would have to do now to put everything back.
+    pub commands: Vec<String>,
+}
+
+/// A change, and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// The change, as a command.
+    pub change: String,
+    /// What became of it.
+    pub status: StepStatus,
+    /// When its undo was written down.
+    pub begun_at: Option<Timestamp>,
+    /// When it was seen put back.
+    pub put_back_at: Option<Timestamp>,
+    /// What is in the way.
+    pub trouble: Option<String>,
+}

@@ -1,0 +1,95 @@
+//! Ending experiments early: one, all of them, and the block of a Region.
+
+use dr_aws::Invocation;
+use dr_core::changes;
+use dr_core::chaos::world::{Resource, ResourceKind};
+use dr_core::control::EmergencyStop;
+use dr_core::{DrError, ErrorName, Result};
+
+use crate::request::{Answer, Cancel, RegionStop, Stopped, Unblock, Unblocked, Words};
+use crate::{Handler, standing};
+
+impl Handler {
+    /// Sets or lifts the stop in every Region; one that fails does not keep it from the others.
+    pub(crate) async fn emergency_stop(
+        &self,
+        in_force: bool,
+        words: &Words,
+        invocation: &Invocation,
+    ) -> Result<Answer> {
+        let now = invocation.now();
+        let mut regions = Vec::new();
+        let mut trouble = None;
+        let home = self.clients.home();
+        let others = self.config.limits.regions.iter().filter(|region| *region != home);
+        for region in std::iter::once(home).chain(others) {
+            let desk = self.desk_in(region, &self.config.table);
+            let written = desk
+                .change("changing the emergency stop", async || {
+                    let existing: Option<EmergencyStop> = desk.table.read(EmergencyStop::KEY).await?;
+                    let (by, reason) = (&words.by, &words.reason);
+                    Ok((Some(changes::emergency_stop(in_force, by, reason, existing.as_ref(), now)?), ()))
+                })
+                .await;
+            let status = match written {
+                Ok(()) if in_force => "in-force",
+                Ok(()) => "lifted",
+                Err(error) if error.name() == ErrorName::StateTableMissing && region != home => {
+                    "no-installation"
+                }
+                Err(error) => {
+                    tracing::error!(error = %error, "the emergency stop was not changed in {region}: {error}");
+                    trouble.get_or_insert((region.clone(), error));
+                    continue;
+                }
+            };
+            regions.push(RegionStop { region: region.clone(), status });
+        }
+        if let Some((region, error)) = trouble {
+            let done: Vec<&str> = regions.iter().map(|done| done.region.as_str()).collect();
+            let done = if done.is_empty() { "no Region".to_owned() } else { done.join(", ") };
+            let what =
+                format!("changing the emergency stop in {region} (changed in {done}): {}", error.what());
+            return Err(DrError::new(error.name(), what));
+        }
+        // To look costs nothing that matters, and must not fail what was done.
+        let experiments = self.home().open().await.map_or(0, |open| open.len());
+        Ok(Answer::Stopped(Stopped { regions, experiments }))
+    }
+
+    pub(crate) async fn cancel(&self, request: &Cancel, invocation: &Invocation) -> Result<Answer> {
+        for (field, text) in [("by", &request.by), ("reason", &request.reason)] {
+            check_words("cancelling an experiment", field, text)?;
+        }
+        let desk = self.home();
+        let why = format!("{}: {}", request.by, request.reason);
+        let journal = desk
+            .change("cancelling an experiment", async || {
+                let journal = desk.expect_journal(&request.operation_id).await?;
+                let next = journal.cancel(&why, invocation.now());
+                let change =
+                    next.as_ref().map(|next| dr_core::chaos::records::save(next, journal.version, &[]));
+                Ok((change, next.unwrap_or(journal)))
+            })
+            .await?;
+        Ok(Answer::Standing(Box::new(standing(&journal, 0, "its runner puts everything back")?)))
+    }
+
+    pub(crate) async fn unblock(&self, request: &Unblock) -> Result<Answer> {
+        check_words("unblocking a Region", "by", &request.by)?;
+        let region = request.region.clone();
+        let resource =
+            Resource { kind: ResourceKind::Region, region: region.clone(), id: region.to_string() };
+        self.home().unblock(&resource).await?;
+        tracing::warn!(by = request.by, "{region} was unblocked by hand");
+        Ok(Answer::Unblocked(Unblocked { region, blocked: false }))
+    }
+}
+
+fn check_words(what: &str, field: &str, text: &str) -> Result<()> {
+    if (1..=1_000).contains(&text.trim().chars().count()) {
+        return Ok(());
+    }
+    let what = format!("{what}: `{field}` needs 1 to 1000 characters");
+    Err(DrError::new(ErrorName::InvalidInput, what))
+}

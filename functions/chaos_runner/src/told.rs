@@ -1,0 +1,175 @@
+//! What people are told: requests for approval, and reports.
+
+use dr_aws::metrics;
+use dr_aws::objects::Overwrite;
+use dr_core::chaos::journal::Journal;
+use dr_core::chaos::plan::ExperimentPlan;
+use dr_core::chaos::report::{self, Outcome, Report};
+use dr_core::ids::OperationId;
+use dr_core::{DrError, ErrorName, Result};
+use serde::Serialize;
+
+use crate::request::{Answer, Reported};
+use crate::{Desk, Handler, as_json};
+
+/// Commands that an answer spells out; the report has all.
+const MOST_COMMANDS: usize = 20;
+
+/// What is kept in the metadata bucket of an experiment that is over.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept<'a> {
+    operation_id: &'a OperationId,
+    experiment_id: &'a str,
+    plan_hash: String,
+    #[serde(flatten)]
+    report: &'a Report,
+    journal: &'a Journal,
+}
+
+impl Handler {
+    /// Tells people that an experiment waits for them, and how to approve.
+    pub(crate) async fn ask_people(
+        &self,
+        operation: &OperationId,
+        plan: &ExperimentPlan,
+        hash: &str,
+    ) -> Result<()> {
+        let subject =
+            format!("Lifeboat: experiment {} waits for {} approval(s)", plan.experiment_id, plan.approvals);
+        let by = plan.requested_by.as_deref().unwrap_or("nobody");
+        let mut lines = vec![
+            format!("{by} asks for the experiment {} ({}).", plan.experiment_id, plan.blast_radius()),
+            format!("Operation {operation}, plan {hash}."),
+            String::new(),
+        ];
+        lines.extend(plan.lines());
+        lines.push(String::new());
+        lines.push(format!(
+            "To approve it, whoever did not ask for it signs the plan's hash within {} minutes: runbook \"Approve an \
+             experiment\". To refuse it, stop its execution.",
+            self.config.approval_seconds / 60
+        ));
+        let topics = self.clients.topics();
+        Box::pin(topics.publish(&self.config.topics.warning, &subject, &lines.join("\n"))).await
+    }
+
+    pub(crate) async fn report(&self, operation: &OperationId) -> Result<Answer> {
+        let desk = self.home();
+        let journal = desk.expect_journal(operation).await?;
+        let reported = desk.write_report(&journal).await?;
+        self.tell_channels(&journal, &reported).await?;
+        Ok(Answer::Reported(Box::new(reported)))
+    }
+
+    /// Tells the channels that the experiment names.
+    async fn tell_channels(&self, journal: &Journal, reported: &Reported) -> Result<()> {
+        let topics = self.clients.topics();
+        for name in &journal.plan.channels {
+            // A channel that was configured when the experiment began may be gone.
+            if let Some(topic) = self.config.channels.get(name) {
+                Box::pin(topics.publish(topic, &subject(reported), &reported.summary)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Desk<'_> {
+    /// Writes the report of an experiment that is over or stuck, and counts it. The same again is the same.
+    ///
+    /// # Errors
+    /// [`ErrorName::OperationInProgress`] while it runs.
+    pub(crate) async fn write_report(&self, journal: &Journal) -> Result<Reported> {
+        let Some(report) = report::report(journal) else {
+            let what = format!("reporting {}: it is {}", journal.owner, journal.status.as_str());
+            return Err(DrError::new(ErrorName::OperationInProgress, what));
+        };
+        let kept = Kept {
+            operation_id: &journal.owner,
+            experiment_id: &journal.plan.experiment_id,
+            plan_hash: journal.plan.hash()?,
+            report: &report,
+            journal,
+        };
+        let key = format!("chaos/{}/report.json", journal.owner);
+        let body = as_json("an experiment's report", &kept)?;
+        let bucket = self.handler.clients.bucket(&self.handler.config.bucket);
+        Box::pin(bucket.put(&key, body, "application/json", Overwrite::Allowed)).await?;
+        let seconds =
+            report.metrics.recovery_time.map(|time| std::time::Duration::from_millis(time.unsigned_abs()));
+        metrics::operation_ended("experiment", word(report.status), seconds.map(|time| time.as_secs_f64()));
+        let summary = summary(journal, &report, &key);
+        Ok(Reported {
+            operation_id: journal.owner.clone(),
+            experiment_id: journal.plan.experiment_id.clone(),
+            status: report.status,
+            reason: report.reason,
+            metrics: report.metrics,
+            rollback_executed: report.rollback_executed,
+            report_key: key,
+            commands: report.commands.into_iter().take(MOST_COMMANDS).collect(),
+            summary,
+        })
+    }
+
+    /// Tells the installation's topics what became of an experiment whose execution no longer can.
+    pub(crate) async fn announce(&self, reported: &Reported) -> Result<()> {
+        let topics = &self.handler.config.topics;
+        let topic = match reported.status {
+            Outcome::Failed => &topics.critical,
+            Outcome::Completed => &topics.info,
+            Outcome::Deviated | Outcome::Aborted | Outcome::RolledBack => &topics.warning,
+        };
+        let client = self.handler.clients.topics();
+        Box::pin(client.publish(topic, &subject(reported), &reported.summary)).await
+    }
+}
+
+const fn word(status: Outcome) -> &'static str {
+    match status {
+        Outcome::Completed => "completed",
+        Outcome::Deviated => "deviated",
+        Outcome::Aborted => "aborted",
+        Outcome::RolledBack => "rolled-back",
+        Outcome::Failed => "failed",
+    }
+}
+
+/// The subject of a message: at most 100 characters of ASCII.
+fn subject(reported: &Reported) -> String {
+    let verdict = match reported.status {
+        Outcome::Failed => "needs you: not everything was put back",
+        status => word(status),
+    };
+    format!("Lifeboat: experiment {} {verdict}", reported.experiment_id).chars().take(100).collect()
+}
+
+fn summary(journal: &Journal, report: &Report, key: &str) -> String {
+    let mut lines = vec![format!(
+        "Experiment {} ({}) ended: {}.",
+        journal.plan.experiment_id,
+        journal.owner,
+        word(report.status)
+    )];
+    if let Some(reason) = &report.reason {
+        lines.push(format!("Its faults were taken out because: {}.", reason.words()));
+    }
+    if let Some(milliseconds) = report.metrics.recovery_time {
+        lines.push(format!(
+            "Recovery time: {:.1} s.",
+            std::time::Duration::from_millis(milliseconds.unsigned_abs()).as_secs_f64()
+        ));
+    }
+    match report.metrics.data_integrity {
+        Some(true) => lines.push("The data is intact.".to_owned()),
+        Some(false) => lines.push("The data was NOT found intact.".to_owned()),
+        None => {}
+    }
+    if report.status == Outcome::Failed {
+        lines.push("Not everything is as it was. Run these, in this order, and look after each (runbook \"A rollback failed\"):".to_owned());
+        lines.extend(report.commands.iter().cloned());
+    }
+    lines.push(format!("Report: {key} in the metadata bucket."));
+    lines.join("\n")
+}
