@@ -36,6 +36,10 @@ help: ## List the targets
 demo: setup-demo ## Back up, prove, replicate, refuse: the whole road on this machine (KEEP=1 leaves the cloud up)
 	@exec $(PYTHON) tests/local-cloud/demo.py
 
+.PHONY: demo-chaos
+demo-chaos: setup-demo ## Fail a database over under load, with an approval; end a second experiment by the emergency stop
+	@exec $(PYTHON) tests/local-cloud/demo_chaos.py
+
 .PHONY: cloud-up cloud-down cloud-status cloud-deploy
 cloud-up: setup-demo ## Start the local cloud and leave it running
 	@$(PYTHON) $(CLOUD) up
@@ -45,6 +49,13 @@ cloud-status: ## What runs, where, and what the logs say when it does not
 	@$(PYTHON) $(CLOUD) status
 cloud-down: ## Stop it
 	@$(PYTHON) $(CLOUD) down
+
+##@ Operate
+.PHONY: approve
+approve: ## Approve an experiment: OPERATION=… PLAN=… APPROVER=…, KMS=… or KEY=<file>; EXPIRES=<minutes>, FUNCTION=… hands it in
+	@python3 functions/chaos_runner/tools/approve.py --operation '$(OPERATION)' --plan '$(PLAN)' --approver '$(APPROVER)' \
+	  --expires '$(or $(EXPIRES),60)' $(if $(KMS),--kms-key '$(KMS)') $(if $(KEY),--key-file '$(KEY)') \
+	  $(if $(FUNCTION),--function '$(FUNCTION)') $(if $(REGION),--region '$(REGION)')
 
 ##@ Build
 .PHONY: setup setup-demo
@@ -71,7 +82,7 @@ test: setup ## Everything: check, then every suite; sets itself up
 check: setup ## What CI runs before the slow suites: formats, lints, templates, state machines
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
-	ruff check --quiet --config .config/ruff.toml --no-cache tests stepfunctions bench
+	ruff check --quiet --config .config/ruff.toml --no-cache tests stepfunctions bench functions
 	cfn-lint template.yaml
 	sam validate --lint --region us-east-1 --config-env local
 	$(PYTHON) stepfunctions/lint.py

@@ -16,6 +16,9 @@ SUBNET_GROUP = "lifeboat-private"
 SECURITY_GROUP = "sg-0123456789abcdef0"
 TOPICS = ("Critical", "Warning", "Info")
 MASTER = "dba"
+IMAGE = "ami-0abcdef1234567890"
+# Without this tag, chaos experiments touch nothing.
+MAY_BE_HARMED = {"Key": "dr:chaos", "Value": "allowed"}
 
 
 class StageError(Exception):
@@ -61,6 +64,7 @@ class Stage:
             **self._common(),
             **(parameters or {}),
         }, say=say)
+        self.set_watchdog("DISABLED")
         return self.listen()
 
     def _common(self) -> dict[str, str]:
@@ -74,7 +78,17 @@ class Stage:
         other.keys = self.keys
         other.outputs = other.cloud.deploy(
             stack=other.stack, parameters={**self._common(), **parameters}, say=say)
+        other.set_watchdog("DISABLED")
         return other.listen()
+
+    def set_watchdog(self, state: str) -> None:
+        """ENABLED or DISABLED: whether the watchdog looks every minute, of real time, after what others leave behind on
+        purpose. It rests until a test wants it; asked for by hand (`watch`) it looks all the same."""
+        scheduler = self.cloud.client("scheduler")
+        name = f"{self.stack}-watchdog"
+        there = scheduler.get_schedule(Name=name)
+        kept = ("ScheduleExpression", "FlexibleTimeWindow", "Target", "Description")
+        scheduler.update_schedule(Name=name, State=state, **{key: there[key] for key in kept})
 
     def listen(self) -> "Stage":
         """Subscribes to the alerts."""
@@ -137,6 +151,77 @@ class Stage:
             "Endpoint": {"Address": cluster["Endpoint"], "Port": cluster["Port"]},
             "MasterUserSecret": cluster["MasterUserSecret"]})
 
+    # What chaos experiments touch
+
+    def create_instances(self, *zones: str, tagged: bool = True, **options) -> list[str]:
+        """An EC2 instance in each zone ("a", "b", "c"), running; returns their ids."""
+        ec2 = self.cloud.client("ec2")
+        tags = [{"ResourceType": "instance", "Tags": [MAY_BE_HARMED]}] if tagged else []
+        names = [ec2.run_instances(
+            ImageId=IMAGE, MinCount=1, MaxCount=1, Placement={"AvailabilityZone": f"{self.cloud.region}{zone}"},
+            TagSpecifications=tags, **options)["Instances"][0]["InstanceId"] for zone in zones]
+        for name in names:
+            until(f"instance {name} running", lambda name=name: self.instance(name)["State"]["Name"] == "running")
+        return names
+
+    def instance(self, name: str) -> dict:
+        """An EC2 instance as it is described."""
+        [reservation] = self.cloud.client("ec2").describe_instances(InstanceIds=[name])["Reservations"]
+        return reservation["Instances"][0]
+
+    def create_scaling_group(self, name: str, desired: int, zones: str = "ab", tagged: bool = True, **options) -> str:
+        """An Auto Scaling group, full (MinSize 1 and MaxSize 10 unless `options` say otherwise); returns its name."""
+        scaling = self.cloud.client("autoscaling")
+        scaling.create_launch_configuration(LaunchConfigurationName=name, ImageId=IMAGE, InstanceType="t3.micro")
+        scaling.create_auto_scaling_group(**{
+            "AutoScalingGroupName": name, "LaunchConfigurationName": name, "MinSize": 1, "MaxSize": 10,
+            "DesiredCapacity": desired, "AvailabilityZones": [f"{self.cloud.region}{zone}" for zone in zones],
+            "Tags": [{**MAY_BE_HARMED, "PropagateAtLaunch": True}] if tagged else [], **options})
+        until(f"group {name} full", lambda: len(self.in_service(name)) == desired)
+        return name
+
+    def in_service(self, group: str) -> set[str]:
+        """The instances of an Auto Scaling group that are in service and healthy."""
+        [told] = self.cloud.client("autoscaling").describe_auto_scaling_groups(
+            AutoScalingGroupNames=[group])["AutoScalingGroups"]
+        return {member["InstanceId"] for member in told["Instances"]
+                if (member["LifecycleState"], member["HealthStatus"]) == ("InService", "Healthy")}
+
+    def create_target_group(self, name: str, instances: list[str], tagged: bool = True, zones: str = "abc") -> str:
+        """A target group behind a load balancer in these zones, its instances healthy; returns its ARN."""
+        balancing, ec2 = self.cloud.client("elbv2"), self.cloud.client("ec2")
+        [network] = ec2.describe_vpcs(Filters=[{"Name": "isDefault", "Values": ["true"]}])["Vpcs"]
+        subnets = [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]
+                   if subnet["DefaultForAz"] and subnet["AvailabilityZone"][-1] in zones]
+        arn = balancing.create_target_group(
+            Name=name, Protocol="HTTP", Port=80, VpcId=network["VpcId"],
+            **({"Tags": [MAY_BE_HARMED]} if tagged else {}))["TargetGroups"][0]["TargetGroupArn"]
+        balancer = balancing.create_load_balancer(Name=name, Subnets=subnets)["LoadBalancers"][0]["LoadBalancerArn"]
+        balancing.create_listener(LoadBalancerArn=balancer, Protocol="HTTP", Port=80,
+                                  DefaultActions=[{"Type": "forward", "TargetGroupArn": arn}])
+        if instances:
+            balancing.register_targets(TargetGroupArn=arn, Targets=[{"Id": instance} for instance in instances])
+        until(f"targets of {name} healthy", lambda: set(self.target_health(arn).values()) <= {"healthy"})
+        return arn
+
+    def target_health(self, arn: str) -> dict[str, str]:
+        """The state of each target of a group, by its id."""
+        told = self.cloud.client("elbv2").describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
+        return {each["Target"]["Id"]: each["TargetHealth"]["State"] for each in told}
+
+    def create_alarm(self, name: str, state: str = "OK") -> str:
+        """A CloudWatch alarm in a state, which is set by hand; returns its ARN."""
+        alarms = self.cloud.client("cloudwatch")
+        alarms.put_metric_alarm(
+            AlarmName=name, Namespace="Lifeboat/Tests", MetricName=name, Statistic="Sum", Period=86_400, EvaluationPeriods=1,
+            Threshold=1, ComparisonOperator="GreaterThanThreshold")
+        self.set_alarm(name, state)
+        return alarms.describe_alarms(AlarmNames=[name])["MetricAlarms"][0]["AlarmArn"]
+
+    def set_alarm(self, name: str, state: str) -> None:
+        """Puts an alarm into OK, ALARM or INSUFFICIENT_DATA."""
+        self.cloud.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue=state, StateReason="set by a test")
+
     # Executions
 
     def start(self, machine: str, request, name: str | None = None) -> str:
@@ -173,7 +258,7 @@ class Stage:
 
     def operation(self, execution: str) -> dict | None:
         """The operation's record that belongs to an execution, by the index that people use."""
-        for kind in ("backup", "proof", "fleet"):
+        for kind in ("backup", "proof", "fleet", "chaos"):
             for record in self._records(kind):
                 if record["execution"]["S"] == execution:
                     return plain({"M": record})

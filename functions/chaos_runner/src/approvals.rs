@@ -12,7 +12,7 @@ use ring::hmac;
 use serde_json::json;
 
 use crate::config::ApprovalKeys;
-use crate::request::{Answer, Approve, Asked, AwaitApproval, Counted};
+use crate::request::{Answer, Approve, Asked, AwaitApproval, Count};
 use crate::{Desk, Handler, plan_key};
 
 /// The shortest key of an approver, bytes: as long as the code (RFC 2104, section 3).
@@ -88,7 +88,7 @@ impl Handler {
         if approved {
             self.executions.task_succeeded(&pending.task_token, &json!({"approvedBy": by})).await?;
         }
-        Ok(Answer::Approved(Counted { counted: by.len(), needed, approved }))
+        Ok(Answer::Approved(Count { counted: by.len(), needed, approved }))
     }
 
     /// Verifies the code of each approval with its approver's key.

@@ -153,7 +153,7 @@ pub enum Answer {
     /// Of `awaitApproval`.
     Asked(Asked),
     /// Of `approve`.
-    Approved(Counted),
+    Approved(Count),
     /// Of `arm` and `advance`.
     Standing(Box<Standing>),
     /// Of `report`.
@@ -211,7 +211,7 @@ pub struct Asked {
 /// An approval was taken.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Counted {
+pub struct Count {
     /// How many count.
     pub counted: usize,
     /// How many are needed.

@@ -92,8 +92,7 @@ impl Blocks {
 }
 
 /// `GetItemOutput`; an item's members are texts and numbers.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that `Raw` asks for")]
-fn read_item(answer: &Answer<'_>) -> std::result::Result<Option<RegionBlock>, Unread> {
+fn read_item(answer: Answer<'_>) -> std::result::Result<Option<RegionBlock>, Unread> {
     let answer: Value = read_json(answer)?;
     let Some(item) = answer.get("Item").and_then(Value::as_object) else { return Ok(None) };
     let mut plain = Map::new();

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use aws_types::sdk_config::TimeSource;
-use dr_core::chaos::blocks::RegionBlock;
+use dr_core::changes::{Expect, Item, Write};
+use dr_core::chaos::blocks::{self, RegionBlock};
 use dr_core::ids::{KmsKeyId, OperationId, Region, SnapshotId};
 use dr_core::observed::{Observed, SnapshotArn};
 use dr_core::replication::CopyRequest;
@@ -83,16 +84,9 @@ impl Stage {
 
     fn block(&self, region: &Region, seconds: i64) {
         let until = start() + SignedDuration::from_secs(seconds);
-        let block = RegionBlock {
-            operation_id: RegionBlock::key(region),
-            kind: "region-block".to_owned(),
-            region: region.clone(),
-            owner: OperationId::parse(OWNER).unwrap(),
-            started_at: start(),
-            blocked_until: until,
-            version: 1,
-            expires_at: until.as_second(),
-        };
+        let owner = OperationId::parse(OWNER).unwrap();
+        let change = blocks::block(region, &owner, start(), until, None);
+        let [Write::Put(Item::RegionBlock(block), Expect::Absent)] = &change.writes[..] else { panic!() };
         self.answer(region, Reply::ok(item(&serde_json::to_value(block).unwrap())));
     }
 

@@ -4,8 +4,6 @@
 //! timeouts of single calls are the SDK's, configured here once; waiting for something to become ready is the
 //! state machines' task.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -44,7 +42,8 @@ pub struct Clients {
     dynamodb: std::sync::OnceLock<aws_sdk_dynamodb::Client>,
 }
 
-type Cache<C> = Arc<Mutex<HashMap<Region, C>>>;
+#[cfg(any(feature = "rds", feature = "kms"))]
+type Cache<C> = std::sync::Arc<std::sync::Mutex<std::collections::HashMap<Region, C>>>;
 
 impl Clients {
     /// Reads the environment: `AWS_REGION`, credentials, and `AWS_ENDPOINT_URL` and `CHAOS_REGION_BLOCKS_TABLE` where they

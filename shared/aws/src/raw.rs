@@ -111,17 +111,17 @@ pub struct Answer<'a>(&'a HttpResponse);
 
 impl<'a> Answer<'a> {
     /// Whether the HTTP status says that it went well.
-    pub fn is_success(&self) -> bool {
+    pub fn is_success(self) -> bool {
         self.0.status().is_success()
     }
 
     /// A header; its name is in lower case.
-    pub fn header(&self, name: &str) -> Option<&'a str> {
+    pub fn header(self, name: &str) -> Option<&'a str> {
         self.0.headers().get(name)
     }
 
     /// The body.
-    pub fn body(&self) -> &'a [u8] {
+    pub fn body(self) -> &'a [u8] {
         self.0.body().bytes().unwrap_or_default()
     }
 }
@@ -147,7 +147,7 @@ impl Unread {
     }
 
     /// What a service with a JSON protocol says when it refuses. The code is in a header, or in the body.
-    pub fn json(answer: &Answer<'_>) -> Self {
+    pub fn json(answer: Answer<'_>) -> Self {
         let json: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
         // `com.amazonaws.cloudwatch#InvalidNextToken`, `ServiceException:http://…`, or the name alone.
         let code = answer.header("x-amzn-errortype").or(json["__type"].as_str()).or(json["code"].as_str());
@@ -161,7 +161,7 @@ impl Unread {
 ///
 /// # Errors
 /// What the service refused with, or that it is no such JSON.
-pub fn read_json<O: DeserializeOwned>(answer: &Answer<'_>) -> Result<O, Unread> {
+pub fn read_json<O: DeserializeOwned>(answer: Answer<'_>) -> Result<O, Unread> {
     if !answer.is_success() {
         return Err(Unread::json(answer));
     }
@@ -222,7 +222,7 @@ impl<O: fmt::Debug + Send + Sync + 'static> Raw<O> {
         config: &SdkConfig,
         service: &'static str,
         region: &Region,
-        read: fn(&Answer<'_>) -> Result<O, Unread>,
+        read: fn(Answer<'_>) -> Result<O, Unread>,
     ) -> Self {
         let endpoint = config.endpoint_url().map_or_else(|| endpoint(service, region), str::to_owned);
         let mut builder = Operation::builder()
@@ -254,7 +254,7 @@ impl<O: fmt::Debug + Send + Sync + 'static> Raw<O> {
                 if answer.body().len() > MOST_BYTES {
                     return Err(OrchestratorError::other(format!("more than {MOST_BYTES} bytes")));
                 }
-                read(&answer).map_err(|unread| match unread {
+                read(answer).map_err(|unread| match unread {
                     Unread::Refused { code, message } => {
                         let mut meta = ErrorMetadata::builder();
                         if let Some(code) = code {
@@ -277,7 +277,7 @@ impl<O: fmt::Debug + Send + Sync + 'static> Raw<O> {
         config: &SdkConfig,
         service: &'static str,
         region: &Region,
-        read: fn(&Answer<'_>) -> Result<O, Unread>,
+        read: fn(Answer<'_>) -> Result<O, Unread>,
         limit: Duration,
     ) -> Self {
         let timeouts = config
@@ -324,4 +324,92 @@ fn signed(config: &SdkConfig, service: &'static str, region: &Region) -> StaticR
         components.set_identity_resolver(sigv4::SCHEME_ID, credentials);
     }
     StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use aws_config::retry::RetryConfig;
+    use dr_core::{ErrorName, Leftovers};
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{Reply, Wire};
+
+    fn raw(wire: &Wire, limit: Duration) -> Raw<Value> {
+        let config =
+            wire.config().to_builder().retry_config(RetryConfig::standard().with_max_attempts(3)).build();
+        Raw::within(&config, "lambda", &Region::parse("cn-north-1").unwrap(), read_json, limit)
+    }
+
+    fn call() -> Call {
+        Call::write("lambda:InvokeFunction", "invoking `f`")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_goes_to_its_service_signed_and_encoded() {
+        let wire = Wire::new(|_| Reply::ok(r#"{"a": 1}"#));
+        let request = Request::new("PUT", format!("/x/{}", encoded("arn:a/b c")))
+            .with_header("x-amz-invocation-type", "Event")
+            .with_body("application/json", "{}");
+        assert!(!format!("{:?}", request.clone().with_body("text/plain", "hunter2")).contains("hunter2"));
+        let answer = raw(&wire, Duration::from_secs(9)).ask(&call(), request).await.unwrap();
+        assert_eq!(answer, json!({"a": 1}));
+        let sent = wire.sent().remove(0);
+        assert_eq!((sent.method.as_str(), sent.scope.as_str()), ("PUT", "cn-north-1/lambda"));
+        assert_eq!(sent.uri, "https://lambda.cn-north-1.amazonaws.com.cn/x/arn%3Aa%2Fb%20c");
+        assert_eq!((sent.headers["content-type"].as_str(), sent.body.as_str()), ("application/json", "{}"));
+        assert_eq!(sent.headers["x-amz-invocation-type"], "Event");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_pass_is_tried_again_and_what_does_not_is_not() {
+        for (trouble, times, name) in [
+            (Reply::Answer { status: 500, body: String::new() }, 3, ErrorName::AwsFault),
+            (Reply::lambda_error(429, "TooManyRequestsException", "slowly"), 3, ErrorName::Throttled),
+            (
+                Reply::json_error("com.amazonaws.lambda#ThrottlingException", "slowly"),
+                3,
+                ErrorName::Throttled,
+            ),
+            (Reply::Broken, 3, ErrorName::AwsUnreachable),
+            (
+                Reply::lambda_error(400, "InvalidParameterValueException:http://x/", "no"),
+                1,
+                ErrorName::AwsRejected,
+            ),
+            (Reply::lambda_error(403, "AccessDeniedException", "no"), 1, ErrorName::AccessDenied),
+            (Reply::ok("<html>"), 1, ErrorName::AwsFault),
+            (Reply::ok("9".repeat(MOST_BYTES + 1)), 1, ErrorName::AwsFault),
+        ] {
+            let shown = format!("{trouble:?}").chars().take(80).collect::<String>();
+            let wire = Wire::new(move |_| trouble.clone());
+            let refusal =
+                raw(&wire, Duration::from_mins(10)).ask(&call(), Request::new("GET", "/")).await.unwrap_err();
+            assert_eq!((wire.sent().len(), refusal.error.name()), (times, name), "{shown}");
+        }
+        let mut first = true;
+        let wire = Wire::new(move |_| if std::mem::take(&mut first) { Reply::Broken } else { Reply::ok("") });
+        let answer = raw(&wire, Duration::from_mins(10)).ask(&call(), Request::new("GET", "/")).await;
+        assert_eq!(answer.unwrap(), Value::Null);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_when_its_time_is_over() {
+        let wire = Wire::new(|_| Reply::Never);
+        let begun = tokio::time::Instant::now();
+        let sent = raw(&wire, Duration::from_secs(75)).ask(&call(), Request::new("GET", "/")).await;
+        let error = sent.unwrap_err().error;
+        assert_eq!((error.name(), error.leftovers()), (ErrorName::AwsUnreachable, &Leftovers::Unknown));
+        assert!((75..76).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_has_the_services_code() {
+        let wire = Wire::new(|_| Reply::lambda_error(404, "ResourceNotFoundException:http://x/", "no `f`"));
+        let sent = raw(&wire, Duration::from_secs(9)).ask(&call(), Request::new("GET", "/")).await;
+        let refusal = sent.unwrap_err();
+        assert!(refusal.is("ResourceNotFoundException") && !refusal.is("ResourceNotFound"));
+        assert_eq!(DrError::from(refusal).name(), ErrorName::TargetMissing);
+    }
 }

@@ -117,7 +117,7 @@ struct Invoked {
 }
 
 /// An error of the function is an answer like any other, but for a header.
-fn read(answer: &Answer<'_>) -> std::result::Result<Invoked, Unread> {
+fn read(answer: Answer<'_>) -> std::result::Result<Invoked, Unread> {
     let failed = answer.header("x-amz-function-error").is_some();
     Ok(Invoked { failed, payload: read_json(answer)? })
 }

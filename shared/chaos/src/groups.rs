@@ -30,7 +30,7 @@ impl Groups<'_> {
         let what = format!("looking at {} in {}", named(names), self.region);
         let call = Call::read("autoscaling:DescribeAutoScalingGroups", what);
         let parameters =
-            Parameters::default().with_list("AutoScalingGroupNames.member", names).with("MaxRecords", 100);
+            Parameters::default().with_list("AutoScalingGroupNames.member", names).with("MaxRecords", "100");
         let list = "AutoScalingGroups";
         let pages = self.auto_scaling.pages(&call, "DescribeAutoScalingGroups", list, parameters).await?;
         let groups = pages.iter().flat_map(|page| page.items(list, "member"));
@@ -47,8 +47,9 @@ impl Groups<'_> {
     pub(crate) async fn terminate(&self, instance: &str) -> Result<()> {
         let what = format!("terminating `{instance}` in {}", self.region);
         let call = Call::write("autoscaling:TerminateInstanceInAutoScalingGroup", what);
-        let parameters =
-            Parameters::default().with("InstanceId", instance).with("ShouldDecrementDesiredCapacity", false);
+        let parameters = Parameters::default()
+            .with("InstanceId", instance)
+            .with("ShouldDecrementDesiredCapacity", "false");
         self.change(&call, "TerminateInstanceInAutoScalingGroup", parameters).await
     }
 
@@ -76,9 +77,9 @@ impl Groups<'_> {
         let call = Call::write("autoscaling:UpdateAutoScalingGroup", what);
         let parameters = Parameters::default()
             .with("AutoScalingGroupName", name)
-            .with("MinSize", min)
-            .with("MaxSize", max)
-            .with("DesiredCapacity", desired);
+            .with("MinSize", min.to_string())
+            .with("MaxSize", max.to_string())
+            .with("DesiredCapacity", desired.to_string());
         self.change(&call, "UpdateAutoScalingGroup", parameters).await
     }
 

@@ -10,6 +10,8 @@ mod groups;
 mod machines;
 mod query;
 mod targets;
+#[cfg(test)]
+mod wire_tests;
 mod xml;
 
 use std::collections::{BTreeMap, BTreeSet};

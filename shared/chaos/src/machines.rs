@@ -60,7 +60,7 @@ impl Machines<'_> {
         let parameters = Parameters::default()
             .with("Filter.1.Name", "instance-id")
             .with_list("Filter.1.Value", ids)
-            .with("MaxResults", 1_000);
+            .with("MaxResults", "1000");
         let pages = self.ec2.pages(call, "DescribeInstances", "reservationSet", parameters).await?;
         Ok(pages.iter().flat_map(|page| page.items("reservationSet", "item")).cloned().collect())
     }

@@ -47,16 +47,16 @@ pub(crate) struct Parameters(Vec<(String, String)>);
 impl Parameters {
     /// The same and one more.
     #[must_use]
-    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
-        self.0.push((name.to_owned(), value.to_string()));
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.0.push((name.to_owned(), value.into()));
         self
     }
 
     /// The same and a list: `<name>.1`, `<name>.2` …; the name ends in `.member` where the service wants that.
     #[must_use]
-    pub(crate) fn with_list<T: ToString>(self, name: &str, values: impl IntoIterator<Item = T>) -> Self {
+    pub(crate) fn with_list(self, name: &str, values: impl IntoIterator<Item: AsRef<str>>) -> Self {
         let values = values.into_iter().enumerate();
-        values.fold(self, |all, (at, value)| all.with(&format!("{name}.{}", at + 1), value))
+        values.fold(self, |all, (at, value)| all.with(&format!("{name}.{}", at + 1), value.as_ref()))
     }
 }
 
@@ -122,7 +122,7 @@ impl Query {
 }
 
 /// EC2 says what it refuses in `<Response><Errors><Error>`, the others in `<ErrorResponse><Error>`.
-fn read(answer: &Answer<'_>) -> Result<Element, Unread> {
+fn read(answer: Answer<'_>) -> Result<Element, Unread> {
     let parsed = Element::parse(answer.body());
     if answer.is_success() {
         return parsed.map_err(Unread::unreadable);

@@ -8,7 +8,7 @@ use dr_aws::raw::Refusal;
 use dr_core::chaos::world::{Target, TargetGroup};
 use dr_core::ids::Region;
 use dr_core::observed::{Observed, Tags};
-use dr_core::{Leftovers, Result};
+use dr_core::{DrError, Leftovers, Result};
 
 use crate::groups::tags;
 use crate::machines::{named, not_empty};
@@ -91,31 +91,48 @@ impl Targets<'_> {
         let what = format!("deregistering targets of `{arn}` in {}", self.region);
         let call = Call::write("elasticloadbalancing:DeregisterTargets", what.clone());
         not_empty(targets, &what)?;
-        self.change(&call, "DeregisterTargets", arn, targets).await
+        let all = targets.iter().collect::<Vec<_>>();
+        self.change(&call, "DeregisterTargets", arn, &all).await.map_err(DrError::from)
     }
 
-    /// One that is registered stays so.
+    /// One that is registered stays so. AWS takes none of a call when one of them cannot be registered, because it is gone
+    /// or still starting: then each is tried by itself.
     /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_RegisterTargets.html>
     pub(crate) async fn register(&self, arn: &str, targets: &BTreeSet<Target>) -> Result<()> {
         let what = format!("registering targets of `{arn}` in {}", self.region);
         let call = Call::write("elasticloadbalancing:RegisterTargets", what.clone());
         not_empty(targets, &what)?;
-        self.change(&call, "RegisterTargets", arn, targets).await
+        let all = targets.iter().collect::<Vec<_>>();
+        match self.change(&call, "RegisterTargets", arn, &all).await {
+            Err(refusal) if refusal.is("InvalidTarget") && all.len() > 1 => {
+                let mut last = Ok(());
+                for one in all {
+                    let sent = self.change(&call, "RegisterTargets", arn, &[one]).await;
+                    last = sent.map_err(DrError::from).and(last);
+                }
+                last
+            }
+            other => other.map_err(DrError::from),
+        }
     }
 
-    async fn change(&self, call: &Call, action: &str, arn: &str, targets: &BTreeSet<Target>) -> Result<()> {
-        let targets: Vec<&Target> = targets.iter().collect();
+    async fn change(
+        &self,
+        call: &Call,
+        action: &str,
+        arn: &str,
+        targets: &[&Target],
+    ) -> std::result::Result<(), Refusal> {
         for (done, batch) in targets.chunks(CHANGED).enumerate() {
             let parameters = Parameters::default().with("TargetGroupArn", arn);
             let parameters = batch.iter().enumerate().fold(parameters, |all, (at, target)| {
                 described(all, &format!("Targets.member.{}", at + 1), target)
             });
-            let sent = self.elb.ask(call, action, parameters).await;
-            // What came before it was taken.
-            let half = |refusal: Refusal| {
-                if done == 0 { refusal.error } else { refusal.error.with_leftovers(Leftovers::Unknown) }
-            };
-            sent.map_err(half)?;
+            self.elb.ask(call, action, parameters).await.map_err(|refusal| {
+                // What came before it was taken.
+                let half = |error: DrError| error.with_leftovers(Leftovers::Unknown);
+                if done == 0 { refusal } else { Refusal { error: half(refusal.error), code: refusal.code } }
+            })?;
         }
         Ok(())
     }
@@ -127,7 +144,7 @@ impl Targets<'_> {
 fn described(parameters: Parameters, prefix: &str, target: &Target) -> Parameters {
     let mut parameters = parameters.with(&format!("{prefix}.Id"), &target.id);
     if let Some(port) = target.port {
-        parameters = parameters.with(&format!("{prefix}.Port"), port);
+        parameters = parameters.with(&format!("{prefix}.Port"), port.to_string());
     }
     match &target.zone {
         Some(zone) if is_address(&target.id) => parameters.with(&format!("{prefix}.AvailabilityZone"), zone),

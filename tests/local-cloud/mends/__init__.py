@@ -7,6 +7,7 @@ MiniStack by name, so they hold for the pinned version only: `apply_all` refuses
 import importlib.metadata
 
 from . import (
+    callbacks,
     calls,
     child_executions,
     execution,
@@ -22,6 +23,7 @@ from . import (
     rds,
     scaling_groups,
     target_groups,
+    throttling,
     transport,
 )
 
@@ -39,6 +41,8 @@ def apply_all(rds_endpoint: str | None) -> None:
     execution.apply()
     jsonata.apply()
     child_executions.apply()
+    callbacks.apply()
+    throttling.apply()
     iam_of_state_machines.apply()
     iam_of_rds.apply()
     iam_of_compute.apply()

@@ -105,4 +105,3 @@ def _checked(invoke):
 
 def apply() -> None:
     sfn._invoke_resource = _checked(sfn._invoke_resource)
-    sfn._invoke_with_callback = _checked(sfn._invoke_with_callback)

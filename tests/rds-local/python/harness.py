@@ -254,6 +254,10 @@ class Region:
     def delete_cluster(self, name: str) -> None:
         """Members first, where they are not RDS's own."""
         seen = self.look_cluster(name)
+        if seen["Status"] in ("stopping", "stopped"):
+            self.wait_cluster(name, "stopped")
+            self.client.start_db_cluster(DBClusterIdentifier=name)
+            seen = self.wait_cluster(name)
         if seen["DeletionProtection"]:
             self.client.modify_db_cluster(DBClusterIdentifier=name, DeletionProtection=False)
         if seen["Engine"].startswith("aurora"):
@@ -273,8 +277,8 @@ class Region:
             if snapshot["status"] != "creating" and not name.startswith("rds:"):
                 self.client.delete_db_cluster_snapshot(DBClusterSnapshotIdentifier=name)
 
-    def psql(self, instance: str, statement: str, **settings) -> "Answer":
-        """Runs SQL as the master user through the instance's endpoint, TLS verified against rds-local's CA."""
+    def _psql(self, instance: str, settings: dict) -> list:
+        """The command that speaks as the master user through the instance's endpoint, TLS verified against the CA."""
         port = settings.pop("port", None) or self.look(instance)["Endpoint"]["Port"]
         given = {
             "host": "127.0.0.1",
@@ -287,13 +291,23 @@ class Region:
             "connect_timeout": 10,
         } | settings
         connection = " ".join(f"{name}={value}" for name, value in given.items())
-        done = subprocess.run(
-            [installations()[-1] / "bin/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", connection, "-c", statement],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        return Answer(done)
+        return [installations()[-1] / "bin/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", connection]
+
+    def psql(self, instance: str, statement: str, **settings) -> "Answer":
+        """Runs SQL as the master user through the instance's endpoint."""
+        command = [*self._psql(instance, settings), "-c", statement]
+        return Answer(subprocess.run(command, capture_output=True, text=True, timeout=120))
+
+    def pouring(self, instance: str, statement: str, times: int, told: Path) -> subprocess.Popen:
+        """A client that repeats a statement, each time in a transaction of its own; what it is told goes to a file."""
+        script = told.with_suffix(".sql")
+        script.write_text(f"{statement};\n" * times)
+        with told.open("wb") as out:
+            return subprocess.Popen([*self._psql(instance, {}), "-f", script], stdout=out, stderr=subprocess.STDOUT)
+
+    def connected(self, instance: str, **settings) -> "Connected":
+        """A client that stays connected through the instance's endpoint, once it is."""
+        return Connected(self._psql(instance, settings))
 
     def state(self) -> dict:
         status, answer = self.rds.control("GET", "state")
@@ -308,6 +322,37 @@ class Region:
     def damage(self, snapshot: str, kind: dict, database: str = "app") -> dict:
         order = {"region": self.name, "snapshot": snapshot, "database": database, "kind": kind}
         return self.rds.order("damage", order)
+
+
+class Connected:
+    """A client with one connection, as long as that lasts."""
+
+    def __init__(self, command: list):
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self.value("select 1") == "1"
+
+    def value(self, statement: str) -> str:
+        """What a statement that answers one line says; empty when the connection is gone."""
+        try:
+            self.process.stdin.write(f"{statement};\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return ""
+        return self.process.stdout.readline().strip()
+
+    def lost(self) -> None:
+        """The connection must be gone, or go soon."""
+        said = poll(lambda: self.value("select 1"), lambda seen: seen != "1")
+        said += self.process.communicate(timeout=60)[0]
+        assert self.process.returncode == 2, said
+
+    def leave(self) -> None:
+        """Ends while the connection still works."""
+        assert self.value("select 2") == "2"
+        said = self.process.communicate(timeout=60)[0]
+        assert self.process.returncode == 0, said
 
 
 class Answer:

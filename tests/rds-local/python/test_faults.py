@@ -1,12 +1,11 @@
 """Faults to order: errors, lost answers, bad outcomes, delays, and trouble on connections."""
 
-import subprocess
 import time
 
 import pytest
 from botocore.exceptions import ConnectionClosedError, ConnectionError, HTTPClientError
 
-from harness import PASSWORD, installations, poll, wire_error
+from harness import wire_error
 
 
 def test_the_nth_call_fails_and_only_that(region):
@@ -125,19 +124,10 @@ def test_connections_are_refused_until_told_otherwise(region):
 
 
 def test_present_connections_are_cut(region):
-    port = region.instance("orders")["Endpoint"]["Port"]
-    connection = f"host=127.0.0.1 port={port} user=boss password={PASSWORD} dbname=app sslmode=require"
-    sleeper = subprocess.Popen(
-        [installations()[-1] / "bin/psql", "-XAtq", "-d", connection, "-c", "select pg_sleep(100)"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    count = "select count(*) from pg_stat_activity where query like 'select pg_sleep%'"
-    poll(lambda: region.psql("orders", count).value, lambda seen: seen == "1")
+    region.instance("orders")
+    client = region.connected("orders")
     assert order(region, {"cutNow": True})[0] == 200
-    _, error = sleeper.communicate(timeout=20)
-    assert sleeper.returncode != 0 and "connection to server was lost" in error
+    client.lost()
     assert region.psql("orders", "select 1").value == "1"
 
 

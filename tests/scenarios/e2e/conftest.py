@@ -1,5 +1,6 @@
 """One local cloud with the deployed stack for the whole session, IAM enforced; a small database that is written to."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ LOCAL_CLOUD = HERE.parent.parent / "local-cloud"
 sys.path.insert(0, str(LOCAL_CLOUD))
 
 from cloud import LocalCloud, terminate_as_interrupt  # noqa: E402
+from experiments import APPROVERS  # noqa: E402
 from lifeline import LIFELINE, stop  # noqa: E402
 from machines import Harness  # noqa: E402
 from stage import Stage, together  # noqa: E402
@@ -47,7 +49,10 @@ def stage(directory):
     terminate_as_interrupt()
     with LocalCloud(directory, wait_scale=WAIT_SCALE) as cloud:
         stage = Stage(cloud).create_keys()
+        approvers = cloud.client("secretsmanager").create_secret(
+            Name="lifeboat-test/approvers", SecretString=json.dumps({who: key.hex() for who, key in APPROVERS.items()}))
         stage.prepare({
+            "ChaosApprovalKey": approvers["ARN"], "ChaosSettlingSeconds": "1",
             "RestoreTimeoutMinutes": "1", "BreakerFailures": "100", "BreakerWindowMinutes": "1",
             "SourceSecretArns": f"arn:aws:secretsmanager:us-east-1:{cloud.account}:secret:lifeboat-test/*"})
         yield stage

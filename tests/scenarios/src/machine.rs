@@ -143,6 +143,11 @@ impl State {
         self.definition["Resource"].as_str().unwrap_or_default().trim_start_matches("arn:aws:states:::")
     }
 
+    /// Whether it ends by a call from outside, and not by its function's answer.
+    pub fn waits_for_a_token(&self) -> bool {
+        self.resource().ends_with(".waitForTaskToken")
+    }
+
     /// The error names that its retriers list.
     pub fn retries(&self) -> BTreeSet<&str> {
         let retriers = self.definition["Retry"].as_array().into_iter().flatten();

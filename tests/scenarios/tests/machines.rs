@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use dr_core::chaos::journal::{LEASE, Phase};
 use dr_core::{ErrorClass, ErrorName};
 use scenarios::machine::strings;
 use scenarios::{Machine, State};
@@ -45,7 +46,7 @@ const NOT_OF_UPDATE_STATE: [ErrorName; 4] = [
 ];
 
 /// Catchers that hand on no `failure`, and why.
-const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 22] = [
+const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 28] = [
     ("backup_orchestration", "AlertPartialReplication", "the operation is recorded already"),
     ("backup_orchestration", "PublishSuccess", "the operation is recorded already"),
     ("backup_orchestration", "HandleValidationFailure", "what the label is goes into the alert"),
@@ -55,6 +56,20 @@ const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 22] = [
     ("backup_orchestration", "AlertFailure", "the alarm on failed executions speaks next"),
     ("backup_orchestration/ReplicateToRegions", "CopyToRegion", "a Region's failure is its answer"),
     ("backup_orchestration/ReplicateToRegions", "ReportCopyProgress", "the copy goes on without a report"),
+    ("chaos_experiment", "TellObstacles", "the operation is recorded already"),
+    ("chaos_experiment", "Announce", "the operation is recorded already"),
+    (
+        "chaos_experiment",
+        "AlertRollbackFailed",
+        "what failed is named already, and is told again once it is recorded",
+    ),
+    (
+        "chaos_experiment",
+        "LeaveToTheWatchdog",
+        "what failed is named already, and is told again once it is recorded",
+    ),
+    ("chaos_experiment", "RecordExperimentFailure", "recording itself failed; the alert says so"),
+    ("chaos_experiment", "AlertExperimentFailure", "the alarm on failed executions speaks next"),
     ("fleet_backup", "CheckHealth", "how everything stands afterwards is no part of the run"),
     ("fleet_backup", "PublishSummary", "the operation is recorded already"),
     ("fleet_backup", "RecordFleetFailure", "recording itself failed; the alert says so"),
@@ -72,7 +87,7 @@ const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 22] = [
 
 /// What each action of each function changes, and the state that undoes it or tells a person. Actions that change
 /// nothing outside our own records, or can be repeated without anybody's notice, have none.
-const UNDO_OR_PAGE: [(&str, &str, &str, &str); 13] = [
+const UNDO_OR_PAGE: [(&str, &str, &str, &str); 19] = [
     // machine, state, undo or page, what is changed
     ("backup_orchestration", "InitializeBackup", "RecordFailure", "the database's lock"),
     ("backup_orchestration", "LockDatabase", "RecordFailure", "the database's lock"),
@@ -91,6 +106,22 @@ const UNDO_OR_PAGE: [(&str, &str, &str, &str); 13] = [
         "RegionFailed",
         "a copy, which the alert names",
     ),
+    ("chaos_experiment", "BeginExperiment", "RecordExperimentFailure", "the experiment's lock"),
+    (
+        "chaos_experiment",
+        "ArmExperiment",
+        "RecordExperimentFailure",
+        "locks and journal in one transaction, which the watchdog ends",
+    ),
+    ("chaos_experiment", "InjectFaults", "LeaveToTheWatchdog", "what the plan names"),
+    (
+        "chaos_experiment",
+        "ObserveExperiment",
+        "LeaveToTheWatchdog",
+        "what the plan names, when it ends early",
+    ),
+    ("chaos_experiment", "RollBackFaults", "LeaveToTheWatchdog", "what the plan names, back"),
+    ("chaos_experiment", "CheckRecovery", "LeaveToTheWatchdog", "the journal"),
     ("fleet_backup", "InitializeFleet", "RecordFleetFailure", "the fleet's lock"),
     ("prove_backup", "LabelSnapshot", "RecordProof", "a tag; the alert says when it is not set"),
     ("prove_backup", "InitializeProof", "RecordProofFailure", "the operation's record"),
@@ -101,7 +132,7 @@ const UNDO_OR_PAGE: [(&str, &str, &str, &str); 13] = [
 
 fn machines() -> Vec<Machine> {
     let machines = Machine::all().unwrap();
-    assert!(machines.len() >= 3, "stepfunctions/ holds {} machines", machines.len());
+    assert!(machines.len() >= 4, "stepfunctions/ holds {} machines", machines.len());
     machines
 }
 
@@ -168,6 +199,10 @@ fn every_task_has_a_timeout_and_catches_everything_last() {
         let name = format!("{}: {}", machine.name, state.name);
         let catchers = state.definition["Catch"].as_array();
         match state.kind() {
+            // How long is waited for people is what the installation says, and is in the plan.
+            "Task" if state.waits_for_a_token() => {
+                assert_eq!(state.definition["TimeoutSeconds"], "{% $plan.approvalSeconds %}", "{name}");
+            }
             "Task" => assert!(state.definition["TimeoutSeconds"].is_u64(), "{name} has no literal timeout"),
             "Map" => {}
             _ => return assert!(catchers.is_none(), "{name} cannot catch"),
@@ -226,6 +261,8 @@ fn a_function_is_called_again_for_everything_that_can_pass_and_for_nothing_else(
             .filter(|name| function != "update_state" || !NOT_OF_UPDATE_STATE.contains(name))
             .map(|name| name.as_str())
             .chain(TRANSIENT)
+            // The end of a wait for people is no trouble that passes.
+            .filter(|name| *name != "States.Timeout" || !state.waits_for_a_token())
             .collect();
         assert_eq!(state.retries(), expected, "{}: {}", machine.name, state.name);
     });
@@ -278,12 +315,14 @@ fn whatever_a_step_changed_is_undone_or_told_when_it_fails() {
         | ("create_snapshot", "create" | "label")
         | ("validate_backup", "frame")
         | ("replicate_to_region", "copy")
-        | ("restore_database", "start" | "check" | "dispose") => true,
+        | ("restore_database", "start" | "check" | "dispose")
+        | ("chaos_runner", "arm" | "advance") => true,
         ("update_state", "choose" | "progress" | "checkpoint" | "succeed" | "fail")
         | ("create_snapshot", "describe" | "check")
         | ("plan_fleet", "databases" | "summarise" | "recoveryPoint")
         | ("health_check", "check")
-        | ("validate_backup", "observe" | "examine" | "judge" | "quick") => false,
+        | ("validate_backup", "observe" | "examine" | "judge" | "quick")
+        | ("chaos_runner", "plan" | "awaitApproval" | "report") => false,
         (function, action) => panic!("say whether {action} of {function} changes anything"),
     };
     let mut seen = BTreeSet::new();
@@ -309,11 +348,15 @@ fn whatever_a_step_changed_is_undone_or_told_when_it_fails() {
 
 #[test]
 fn every_end_but_success_was_told_to_a_person() {
-    // A proof that is part of a backup leaves the telling to it: IsFailureAlertNeeded and IsAlertNeeded decide that.
+    // A proof that is part of a backup leaves the telling to it: IsFailureAlertNeeded and IsAlertNeeded decide that. An
+    // experiment tells of what a person must put back before it is recorded, and then does not tell it again.
     for (machine, silent_end, page) in [
         ("backup_orchestration", "BackupFailed", "AlertFailure"),
         ("backup_orchestration", "BackupUnproven", "AlertValidationFailure"),
         ("backup_orchestration", "ReplicationIncomplete", "AlertPartialReplication"),
+        ("chaos_experiment", "ExperimentFailed", "IsFailureAlertNeeded"),
+        ("chaos_experiment", "ExperimentEnded", "Announce"),
+        ("chaos_experiment", "Planned", "IsPlanReady"),
         ("fleet_backup", "FleetFailed", "AlertFleetFailure"),
         ("fleet_backup", "FleetDone", "PublishSummary"),
         ("prove_backup", "ProofFailed", "IsFailureAlertNeeded"),
@@ -347,7 +390,9 @@ fn nothing_is_copied_before_it_is_proven() {
 fn a_wait_is_at_least_what_was_asked_for_and_grows_with_the_age_of_the_execution() {
     let mut waits = 0;
     for machine in machines() {
-        for state in machine.states.values().filter(|state| state.kind() == "Wait") {
+        // An experiment's looks follow the seconds in which a stop must be heard: see below.
+        let waits_of = |state: &&State| state.kind() == "Wait" && machine.name != "chaos_experiment";
+        for state in machine.states.values().filter(waits_of) {
             waits += 1;
             let seconds = state.definition["Seconds"].as_str().unwrap();
             assert!(
@@ -374,6 +419,90 @@ fn polling_for_as_long_as_an_execution_lasts_stays_below_the_limit_of_its_histor
     // A loop enters four states: Wait (2 events), two invocations (5 each), Choice (2).
     let events_of_one_loop = polls * 14;
     assert!(events_of_one_loop < 25_000 / 2, "{events_of_one_loop} events");
+}
+
+/// A look hears of a stop, and a runner that waits for longer than half of its lease loses the experiment to the
+/// watchdog; so an experiment waits for at most 30 seconds, and from 0.25 % of its age on.
+#[test]
+fn an_experiment_is_looked_at_often_enough_for_its_lease_and_seldom_enough_for_its_history() {
+    let machines = machines();
+    let machine = machines.iter().find(|machine| machine.name == "chaos_experiment").unwrap();
+    let waits: Vec<&State> = machine.states.values().filter(|state| state.kind() == "Wait").collect();
+    assert_eq!(waits.len(), 1);
+    assert_eq!(
+        waits[0].definition["Seconds"],
+        "{% $max([1, $look.checkAgainInSeconds, $min([30, $floor(($toMillis($states.context.State.EnteredTime) - \
+         $toMillis($armedAt)) / 400000)])]) %}"
+    );
+    assert!(30.0 * 2.0 <= LEASE.as_secs_f64());
+    // Two hours of faults, an hour for the steady state, an hour for undoing what takes longest, and that once more.
+    let (mut age, mut looks) = (0.0_f64, 0);
+    while age < 5.0 * 3_600.0 {
+        age += 1.0_f64.max((age / 400.0).min(30.0));
+        looks += 1;
+    }
+    // A loop enters four states: Wait (2 events), one invocation (5), two choices (2 each).
+    let events = looks * 11;
+    assert!(events < 25_000 - 1_000, "{events} events");
+}
+
+/// Tries in a row may not take so long that the lease runs out: 44 seconds between the seven of them at most.
+#[test]
+fn a_step_of_an_experiment_is_tried_again_before_its_lease_is_over() {
+    let machines = machines();
+    let machine = machines.iter().find(|machine| machine.name == "chaos_experiment").unwrap();
+    let mut steps = 0;
+    for state in machine.states.values() {
+        let Some((_, action, _)) = state.call() else { continue };
+        if action != "advance" {
+            continue;
+        }
+        steps += 1;
+        let retriers = state.definition["Retry"].as_array().unwrap();
+        let between: u64 = retriers.iter().map(between_tries).sum();
+        assert!(between < LEASE.as_secs().unsigned_abs(), "{}: {between} s", state.name);
+        assert_eq!(state.catches_to(), ["LeaveToTheWatchdog"], "{}", state.name);
+    }
+    assert_eq!(steps, 4);
+}
+
+/// What a retrier waits in all, seconds.
+fn between_tries(retrier: &Value) -> u64 {
+    let number = |field: &str| retrier[field].as_u64().unwrap();
+    let tries = u32::try_from(number("MaxAttempts")).unwrap();
+    (0..tries).map(|at| (number("IntervalSeconds") * 2_u64.pow(at)).min(number("MaxDelaySeconds"))).sum()
+}
+
+#[test]
+fn nothing_is_touched_before_the_experiment_is_armed() {
+    let machines = machines();
+    let machine = machines.iter().find(|machine| machine.name == "chaos_experiment").unwrap();
+    let before = machine.reachable(["BeginExperiment"], "ArmExperiment");
+    for state in before {
+        let call = machine.states[state].call();
+        assert!(call.is_none_or(|(_, action, _)| action != "advance"), "{state} without ArmExperiment");
+    }
+    let dry = machine.reachable(["RecordPlan"], "");
+    assert!(!dry.contains("ArmExperiment") && !dry.contains("AwaitApproval"), "{dry:?}");
+    let gate = &machine.states["IsDryRun"].definition;
+    assert_eq!(gate["Choices"], json!([{"Condition": "{% $plan.dryRun %}", "Next": "RecordPlan"}]));
+    let gate = &machine.states["IsApprovalNeeded"].definition;
+    assert_eq!(gate["Choices"], json!([{"Condition": "{% $plan.approvals > 0 %}", "Next": "AwaitApproval"}]));
+}
+
+#[test]
+fn every_phase_of_a_journal_has_its_state() {
+    let machines = machines();
+    let machine = machines.iter().find(|machine| machine.name == "chaos_experiment").unwrap();
+    let choice = &machine.states["IsStillRunning"].definition;
+    let choices = choice["Choices"].as_array().unwrap();
+    for phase in Phase::ALL {
+        let condition = format!("{{% $look.phase = '{}' %}}", phase.as_str());
+        let listed = choices.iter().any(|choice| choice["Condition"] == condition.as_str());
+        assert_eq!(listed, !matches!(phase, Phase::Stuck | Phase::Ended), "{phase:?}");
+    }
+    assert_eq!(choices.len(), 4);
+    assert_eq!(choice["Default"], "WriteReport");
 }
 
 #[test]

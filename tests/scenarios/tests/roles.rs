@@ -8,7 +8,8 @@ use scenarios::template::one_or_many;
 use serde_json::json;
 
 /// What each role may do, beyond its own log, traces and failure queue. A new call of AWS arrives here, too.
-const ALLOWED: [(&str, &[&str]); 11] = [
+/// Each of them also reads which Regions it is kept from calling, where the stack's parameter says so.
+const ALLOWED: [(&str, &[&str]); 15] = [
     (
         "UpdateStateRole",
         &[
@@ -34,6 +35,9 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "rds:AddTagsToResource",
             "kms:DescribeKey",
             "kms:CreateGrant",
+            "kms:Decrypt",
+            "dynamodb:GetItem",
+            "dynamodb:BatchGetItem",
         ],
     ),
     (
@@ -48,8 +52,11 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "s3:ListBucket",
             "kms:Decrypt",
             "kms:GenerateDataKey",
+            "kms:DescribeKey",
             "secretsmanager:GetSecretValue",
             "rds-db:connect",
+            "dynamodb:GetItem",
+            "dynamodb:BatchGetItem",
         ],
     ),
     (
@@ -74,6 +81,8 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "secretsmanager:GetSecretValue",
             "secretsmanager:TagResource",
             "secretsmanager:DeleteSecret",
+            "dynamodb:GetItem",
+            "dynamodb:BatchGetItem",
         ],
     ),
     (
@@ -90,6 +99,8 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "kms:CreateGrant",
             "kms:Decrypt",
             "kms:GenerateDataKeyWithoutPlaintext",
+            "dynamodb:GetItem",
+            "dynamodb:BatchGetItem",
         ],
     ),
     (
@@ -108,6 +119,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "kms:GenerateDataKey",
             "dynamodb:Query",
             "dynamodb:GetItem",
+            "dynamodb:BatchGetItem",
             "dynamodb:PutItem",
             "s3:PutObject",
             "sns:Publish",
@@ -141,6 +153,9 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "s3:ListBucket",
             "kms:Decrypt",
             "kms:GenerateDataKey",
+            "kms:DescribeKey",
+            "dynamodb:GetItem",
+            "dynamodb:BatchGetItem",
         ],
     ),
     (
@@ -164,6 +179,62 @@ const ALLOWED: [(&str, &[&str]); 11] = [
         ],
     ),
     ("ProveBackupRole", &["lambda:InvokeFunction", "sns:Publish", "kms:Decrypt", "kms:GenerateDataKey"]),
+    (
+        "ChaosRunnerRole",
+        &[
+            "dynamodb:GetItem",
+            "dynamodb:PutItem",
+            "dynamodb:DeleteItem",
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:Query",
+            "s3:GetObject",
+            "s3:PutObject",
+            "s3:ListBucket",
+            "sns:Publish",
+            "kms:Decrypt",
+            "kms:GenerateDataKey",
+            "kms:DescribeKey",
+            "kms:VerifyMac",
+            "secretsmanager:GetSecretValue",
+            "states:DescribeExecution",
+            "states:SendTaskSuccess",
+            "rds:DescribeDBInstances",
+            "rds:DescribeDBClusters",
+            "rds:DescribeDBSnapshots",
+            "rds:DescribeDBClusterSnapshots",
+            "rds:RebootDBInstance",
+            "rds:StopDBInstance",
+            "rds:StartDBInstance",
+            "rds:FailoverDBCluster",
+            "rds:StopDBCluster",
+            "rds:StartDBCluster",
+            "ec2:DescribeInstances",
+            "ec2:StopInstances",
+            "ec2:StartInstances",
+            "ec2:RebootInstances",
+            "ec2:ModifyInstanceAttribute",
+            "autoscaling:DescribeAutoScalingGroups",
+            "autoscaling:SuspendProcesses",
+            "autoscaling:ResumeProcesses",
+            "autoscaling:UpdateAutoScalingGroup",
+            "autoscaling:TerminateInstanceInAutoScalingGroup",
+            "elasticloadbalancing:DescribeTargetHealth",
+            "elasticloadbalancing:DescribeTags",
+            "elasticloadbalancing:RegisterTargets",
+            "elasticloadbalancing:DeregisterTargets",
+            "lambda:InvokeFunction",
+            "lambda:GetFunctionConfiguration",
+            "lambda:GetFunctionConcurrency",
+            "lambda:ListTags",
+            "lambda:PutFunctionConcurrency",
+            "lambda:DeleteFunctionConcurrency",
+            "cloudwatch:GetMetricData",
+            "cloudwatch:DescribeAlarms",
+        ],
+    ),
+    ("ChaosExperimentRole", &["lambda:InvokeFunction", "sns:Publish", "kms:Decrypt", "kms:GenerateDataKey"]),
+    ("ExperimentScheduleRole", &["states:StartExecution"]),
+    ("WatchdogScheduleRole", &["lambda:InvokeFunction"]),
 ];
 
 #[test]
@@ -206,11 +277,17 @@ fn a_role_may_do_what_is_listed_and_nothing_else() {
 #[test]
 fn no_role_may_do_anything_to_everything() {
     // These know no resources, or belong to Lambda and Step Functions themselves.
-    let everywhere =
-        ["Traces", "TracesExecutions", "DeliversLogs", "AttachesToTheNetwork", "LooksAtWhatKnowsNoResources"];
+    let everywhere = [
+        "Traces",
+        "TracesExecutions",
+        "DeliversLogs",
+        "AttachesToTheNetwork",
+        "LooksAtWhatKnowsNoResources",
+        "WakesWhatWaitsForApproval",
+    ];
     let template = Template::read().unwrap();
     let roles = template.resources("AWS::IAM::Role");
-    assert_eq!(roles.len(), 14);
+    assert_eq!(roles.len(), 18);
     for role in roles.keys() {
         for statement in template.statements(role) {
             let sid =
@@ -275,5 +352,66 @@ fn members_are_made_in_temporary_clusters_only() {
                 assert!(!database || resource.ends_with(":lifeboat-tmp-*"), "{role}: {resource}");
             }
         }
+    }
+}
+
+/// What breaks things is allowed on what carries the tag, or on what the parameters list; in the stack's Regions only.
+#[test]
+fn what_an_experiment_may_change_carries_the_tag_or_is_listed() {
+    let template = Template::read().unwrap();
+    let policies = template.properties("ChaosRunnerRole")["Policies"].as_array().unwrap();
+    let breaks = policies.iter().find(|policy| policy["PolicyName"] == "breaks").unwrap();
+    let regions = json!({"Fn::Split": [",", {"Fn::Join": [",", [
+        {"Ref": "AWS::Region"}, {"Ref": "HomeRegion"}, {"Fn::Join": [",", {"Ref": "TargetRegions"}]}]]}]});
+    let listed = [
+        ("ChangesListedMachines", "HasListedMachines", "ChaosEc2Ids"),
+        ("ChangesListedGroups", "HasListedGroups", "ChaosAsgNames"),
+        ("ChangesListedTargetGroups", "HasListedTargetGroups", "ChaosTargetGroupArns"),
+        ("ThrottlesListedFunctions", "HasListedFunctions", "ChaosFunctionNames"),
+    ];
+    let mut seen = BTreeSet::new();
+    for statement in breaks["PolicyDocument"]["Statement"].as_array().unwrap() {
+        let choice = &statement["Fn::If"];
+        let it = if choice.is_null() { statement } else { &choice[1] };
+        let sid = it["Sid"].as_str().unwrap();
+        let equals = &it["Condition"]["StringEquals"];
+        assert_eq!(equals["aws:RequestedRegion"], regions, "{sid}");
+        let tagged = equals["aws:ResourceTag/dr:chaos"] == "allowed";
+        if let Some((_, condition, parameter)) = listed.iter().find(|(name, ..)| *name == sid) {
+            assert_eq!(choice[0], *condition, "{sid}");
+            assert!(it["Resource"].to_string().contains(parameter) && !tagged, "{sid}: {}", it["Resource"]);
+        } else {
+            assert!(tagged || sid == "GivesSecurityGroups", "{sid} needs no tag");
+        }
+        seen.extend(one_or_many(&it["Action"]).into_iter().filter_map(serde_json::Value::as_str));
+    }
+    let elsewhere: Vec<&str> = policies
+        .iter()
+        .filter(|policy| policy["PolicyName"] != "breaks")
+        .flat_map(|policy| policy["PolicyDocument"]["Statement"].as_array().unwrap())
+        .map(|statement| if statement["Fn::If"].is_null() { statement } else { &statement["Fn::If"][1] })
+        .flat_map(|statement| one_or_many(&statement["Action"]))
+        .filter_map(serde_json::Value::as_str)
+        .collect();
+    assert!(elsewhere.iter().all(|action| !seen.contains(action)), "{elsewhere:?}");
+    assert_eq!(seen.len(), 18, "{seen:?}");
+}
+
+/// What the four parameters list becomes one ARN for each name.
+#[test]
+fn a_list_of_names_becomes_a_list_of_arns() {
+    let template = Template::read().unwrap();
+    let statements = template.statements("ChaosRunnerRole");
+    for (sid, prefix) in [
+        ("ChangesListedMachines", "arn:*:ec2:*:*:instance/"),
+        ("ChangesListedGroups", "arn:*:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/"),
+        ("ThrottlesListedFunctions", "arn:*:lambda:*:*:function:"),
+    ] {
+        let statement = statements.iter().find(|statement| statement["Sid"] == sid).unwrap();
+        let split = &statement["Resource"]["Fn::Split"];
+        let [begin, names] = split[1]["Fn::Join"][1].as_array().unwrap().as_slice() else { panic!("{sid}") };
+        assert_eq!((&split[0], &split[1]["Fn::Join"][0]), (&json!(","), &json!("")), "{sid}");
+        assert_eq!(begin, prefix, "{sid}");
+        assert_eq!(names["Fn::Join"][0], format!(",{prefix}"), "{sid}");
     }
 }

@@ -15,7 +15,8 @@ use jiff::SignedDuration;
 use scenarios::{Machine, files};
 use serde_json::{Map, Value, json};
 
-const FUNCTIONS: [&str; 7] = [
+const FUNCTIONS: [&str; 8] = [
+    "chaos_runner",
     "create_snapshot",
     "health_check",
     "plan_fleet",
@@ -31,6 +32,15 @@ fn read(receiver: &str, input: Value) -> Result<()> {
     let started_at: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
     let execution = ExecutionArn::parse("arn:aws:states:us-east-1:123456789012:execution:m:e").unwrap();
     match receiver {
+        "chaos_runner" => {
+            // As the function does before it looks at anything.
+            let given =
+                ["plan", "arm"].iter().find_map(|action| input.pointer(&format!("/{action}/request")));
+            let given = given.cloned();
+            parse::<chaos_runner::Request>("the request", input)?;
+            let Some(given) = given else { return Ok(()) };
+            parse::<ExperimentRequest>("the experiment", given)?.check(&limits())
+        }
         "create_snapshot" => parse::<create_snapshot::Request>("the request", input).map(drop),
         "plan_fleet" => parse::<plan_fleet::Request>("the request", input).map(drop),
         "health_check" => health_check::Check::read(input).map(drop),
@@ -170,13 +180,25 @@ fn every_action_that_a_machine_uses_has_a_sample_and_the_other_way_round() {
         })
         .collect();
     // For people, not for machines.
-    let by_hand =
-        ["emergencyStop", "liftEmergencyStop", "status"].map(|a| ("update_state".to_owned(), a.to_owned()));
+    let by_hand = [
+        ("update_state", "emergencyStop"),
+        ("update_state", "liftEmergencyStop"),
+        ("update_state", "status"),
+        ("chaos_runner", "approve"),
+        ("chaos_runner", "cancel"),
+        ("chaos_runner", "emergencyStop"),
+        ("chaos_runner", "liftEmergencyStop"),
+        ("chaos_runner", "unblock"),
+        ("chaos_runner", "status"),
+        // For probes of experiments.
+        ("validate_backup", "compare"),
+        ("validate_backup", "ledger"),
+    ];
+    let by_hand = by_hand.map(|(function, action)| (function.to_owned(), action.to_owned()));
     // For schedules, events and people; machines may use it as a step.
-    let by_schedule = [("health_check".to_owned(), "check".to_owned())];
-    // For chaos_runner.
-    let by_function = [("validate_backup".to_owned(), "ledger".to_owned())];
-    let used: BTreeSet<_> = used.into_iter().chain(by_hand).chain(by_schedule).chain(by_function).collect();
+    let by_schedule = [("health_check", "check"), ("chaos_runner", "watch")]
+        .map(|(function, action)| (function.to_owned(), action.to_owned()));
+    let used: BTreeSet<_> = used.into_iter().chain(by_hand).chain(by_schedule).collect();
     assert_eq!(used, sampled);
 }
 

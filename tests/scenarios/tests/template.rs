@@ -91,10 +91,14 @@ fn every_function_is_traced_logged_for_a_while_and_hands_failures_on() {
 
 #[test]
 fn a_function_gets_the_variables_that_it_reads_and_no_others() {
+    // Read by what all functions share, before they call another Region. Who writes that table is kept from nothing.
+    let blocks = "CHAOS_REGION_BLOCKS_TABLE";
     let template = template();
     for (id, name) in functions(&template) {
         let variables = template.properties(&id)["Environment"]["Variables"].as_object();
-        let given: BTreeSet<String> = variables.into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        let mut given: BTreeSet<String> =
+            variables.into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        assert_eq!(given.remove(blocks), !["update_state", "chaos_runner"].contains(&name.as_str()), "{id}");
         let mut read = BTreeSet::new();
         for path in files::list(format!("functions/{name}/src"), ".rs").unwrap() {
             let source = files::text(&path).unwrap();
@@ -110,7 +114,8 @@ fn a_function_gets_the_variables_that_it_reads_and_no_others() {
 }
 
 fn is_variable(text: &str) -> bool {
-    text.starts_with("DR_") && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+    (text.starts_with("DR_") || text.starts_with("CHAOS_"))
+        && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
 #[test]
@@ -182,6 +187,9 @@ fn a_task_waits_a_little_longer_than_what_it_calls_may_take() {
     for machine in &machines {
         for state in machine.states.values() {
             let Some((function, ..)) = state.call() else { continue };
+            if state.waits_for_a_token() {
+                continue;
+            }
             let function = template.of_function(&ids[&function], "Timeout").as_u64().unwrap();
             let task = state.definition["TimeoutSeconds"].as_u64().unwrap();
             assert!((function + 30..=function + 60).contains(&task), "{}: {}", machine.name, state.name);
@@ -199,6 +207,13 @@ fn a_task_waits_a_little_longer_than_what_it_calls_may_take() {
     assert!(parent < task && task < fleet, "a backup ends before the run that waits for it");
     let lease = u64::try_from(dr_core::changes::FLEET_LEASE.as_secs()).unwrap();
     assert!(fleet < lease, "a run holds its lock for as long as it can last");
+    let experiment = of("chaos_experiment").definition["TimeoutSeconds"].as_u64().unwrap();
+    let approval = template.document["Parameters"]["ChaosApprovalMinutes"]["MaxValue"].as_u64().unwrap() * 60;
+    assert!(approval + 8 * 3_600 < experiment, "there is time for an experiment after the longest wait");
+    assert!(experiment < lease, "an experiment holds its lock for as long as it can last");
+    let runner = template.of_function(&ids["chaos_runner"], "Timeout").as_u64().unwrap();
+    let lease = u64::try_from(dr_core::chaos::journal::LEASE.as_secs()).unwrap();
+    assert!(runner * 2 <= lease, "who takes a journal over knows that no call of the last one is under way");
 }
 
 #[test]
@@ -389,21 +404,59 @@ fn alarms_watch_what_the_machines_cannot_tell() {
             !name.starts_with("dr_") || metrics.contains(&format!("\"{name}\"")),
             "{id}: nothing writes {name}"
         );
-        let topic =
-            if ["NoBackupAlarm", "NoFleetAlarm"].contains(&id) { "WarningTopic" } else { "CriticalTopic" };
+        // Of an experiment's failures most are refusals. What is not put back has an alarm of its own.
+        let warnings = ["NoBackupAlarm", "NoFleetAlarm", "ExperimentFailedAlarm"];
+        let topic = if warnings.contains(&id) { "WarningTopic" } else { "CriticalTopic" };
         assert_eq!(alarm["AlarmActions"], json!([{"Ref": topic}]), "{id}");
         let dimension = target(&alarm["Dimensions"][0]["Value"]);
         watched.insert((name.to_owned(), dimension.to_owned()));
     }
     for metric in ["ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"] {
-        for machine in ["BackupOrchestration", "FleetBackup", "ProveBackup"] {
+        for machine in ["BackupOrchestration", "ChaosExperiment", "FleetBackup", "ProveBackup"] {
             assert!(watched.contains(&(metric.to_owned(), machine.to_owned())), "{metric} of {machine}");
         }
     }
-    for metric in ["dr_operation_total", "dr_circuit_breaker_open"] {
+    for metric in ["dr_operation_total", "dr_circuit_breaker_open", "dr_experiments_stuck"] {
         assert!(watched.contains(&(metric.to_owned(), String::new())), "{metric}");
     }
     assert!(
         watched.contains(&("ApproximateNumberOfMessagesVisible".into(), "FailedInvocationsQueue".into()))
     );
+}
+
+#[test]
+fn the_watchdog_is_always_awake_and_experiments_wait_to_be_given() {
+    let template = template();
+    let watchdog = template.properties("WatchdogScheduleRule");
+    assert_eq!(watchdog["State"], "ENABLED");
+    assert_eq!(watchdog["ScheduleExpression"], "rate(1 minute)");
+    assert_eq!(target(&watchdog["Target"]["Arn"]), "ChaosRunnerFunction");
+    assert_eq!(filled(watchdog["Target"]["Input"].as_str().unwrap(), &[]), json!({"watch": {}}));
+    assert!(template.document["Resources"]["WatchdogScheduleRule"]["Condition"].is_null());
+    for (name, sample) in [
+        ("Daily", "daily"),
+        ("Weekly", "weekly"),
+        ("Monthly", "monthly"),
+        ("Quarterly", "quarterly"),
+        ("Annual", "annually"),
+    ] {
+        let schedule = template.properties(&format!("{name}ExperimentScheduleRule"));
+        let (given, experiment) = (format!("Has{name}Experiment"), format!("Chaos{name}Experiment"));
+        assert_eq!(schedule["State"], json!({"Fn::If": [given, "ENABLED", "DISABLED"]}), "{name}");
+        assert_eq!(
+            schedule["Target"]["Input"],
+            json!({"Fn::If": [given, {"Ref": experiment}, "{}"]}),
+            "{name}"
+        );
+        assert_eq!(schedule["ScheduleExpression"], json!({"Ref": format!("Chaos{name}Schedule")}), "{name}");
+        assert_eq!(target(&schedule["Target"]["Arn"]), "ChaosExperiment", "{name}");
+        assert!(schedule["Target"]["DeadLetterConfig"]["Arn"].is_object(), "{name}");
+        assert_eq!(template.document["Parameters"][&experiment]["Default"], "", "{name} is off by default");
+        let sample = files::json(format!("events/chaos_experiment/{sample}.json")).unwrap();
+        // CloudFormation takes 4,096 bytes for a parameter.
+        assert!(sample.to_string().len() < 4_096, "{name}");
+    }
+    let parameters = &template.document["Parameters"];
+    assert_eq!(parameters["ChaosDryRun"]["Default"], "true", "the destructive choice is never the default");
+    assert_eq!(parameters["ChaosRegionFault"]["Default"], "false");
 }

@@ -141,6 +141,8 @@ pub enum Reply {
     Broken,
     /// No answer before the time is out.
     Late,
+    /// No answer, ever: for tests of what is given how much time, with a paused clock.
+    Never,
 }
 
 impl Reply {
@@ -274,11 +276,14 @@ impl HttpConnector for Wire {
             }
             Ok(response)
         };
+        if reply == Reply::Never {
+            return HttpConnectorFuture::new(std::future::pending());
+        }
         HttpConnectorFuture::ready(match reply {
             Reply::Answer { status, body } => answer(status, Vec::new(), body),
             Reply::Headed { status, headers, body } => answer(status, headers, body),
             Reply::Broken => Err(ConnectorError::io("connection reset".into())),
-            Reply::Late => Err(ConnectorError::timeout("timed out".into())),
+            Reply::Late | Reply::Never => Err(ConnectorError::timeout("timed out".into())),
         })
     }
 }

@@ -258,7 +258,13 @@ impl ExperimentRequest {
             return fault("`requestedBy` needs 1 to 256 characters".to_owned());
         }
         if !parameters.automatic_rollback || self.rollback_plan.is_empty() {
-            return Err(DrError::new(ErrorName::RollbackMissing, format!("reading experiment {}", self.id)));
+            let field = if parameters.automatic_rollback {
+                "`rollbackPlan` is empty"
+            } else {
+                "`parameters.automaticRollback` is off"
+            };
+            let what = format!("reading experiment {}: {field}", self.id);
+            return Err(DrError::new(ErrorName::RollbackMissing, what));
         }
         self.check_targets(limits)?;
         for (field, probes) in [

@@ -14,6 +14,7 @@ use super::engine::{Aurora, Engine, MariaDb, Postgres};
 use super::fault::Fault;
 use super::faults::Faults;
 use super::hollow::Hollow;
+use super::ids::{self, Arn};
 use super::model::{Instance, Region, Snapshot};
 use super::tls::Authority;
 
@@ -78,6 +79,35 @@ pub(super) struct State {
     pub(super) regions: BTreeMap<String, Region>,
     pub(super) config: Config,
     pub(super) faults: Faults,
+}
+
+impl State {
+    /// Tells each instance which others call themselves its replicas, and forgets what is said of those that are gone.
+    pub(super) fn link_replicas(&mut self) {
+        let mut links: Vec<(Arn, Arn)> = Vec::new();
+        for Region { name, account, instances, replication, replicas, .. } in self.regions.values_mut() {
+            let arn = |id: &str| Arn {
+                region: name.clone(),
+                account: account.clone(),
+                kind: "db".to_owned(),
+                name: id.to_owned(),
+            };
+            replicas.clear();
+            replication.retain(|replica, _| instances.contains_key(replica));
+            links.extend(replication.iter().map(|(replica, of)| {
+                (Arn::parse(&of.source).unwrap_or_else(|| arn(&of.source)), arn(replica))
+            }));
+        }
+        for (source, replica) in links {
+            let Some(region) = self.regions.get_mut(&source.region) else { continue };
+            let shown = if replica.region == source.region {
+                replica.name
+            } else {
+                ids::arn(&replica.region, &replica.account, &replica.kind, &replica.name)
+            };
+            region.replicas.entry(source.name).or_default().insert(shown);
+        }
+    }
 }
 
 /// Shared by all requests and tasks.

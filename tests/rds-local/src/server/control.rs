@@ -1,9 +1,10 @@
 //! The control API under `/_rds-local/`: what tests look at and order. It is no part of RDS.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -14,6 +15,7 @@ use super::actions::{self, Call};
 use super::cloud::{Cloud, Config};
 use super::damage::{self, Failure};
 use super::faults;
+use super::ids::Arn;
 use super::model::{Kind, Region, Replication, Snapshot};
 use super::params::Params;
 use super::shelf::Shelf;
@@ -31,6 +33,7 @@ pub(super) fn routes() -> Router<Arc<Cloud>> {
         .route("/_rds-local/damage", post(inflict))
         .route("/_rds-local/automated-snapshots", post(automated_snapshot))
         .route("/_rds-local/replication", post(replication))
+        .route("/_rds-local/tags/{arn}", get(tags))
 }
 
 fn fine(value: Value) -> Reply {
@@ -54,7 +57,8 @@ async fn state(State(cloud): State<Arc<Cloud>>) -> Reply {
         for (name, region) in &state.regions {
             let mut instances = serde_json::Map::new();
             for instance in region.instances.values() {
-                machines.push((name.clone(), instance.id.clone(), Arc::clone(&instance.machine)));
+                let (id, machine) = (instance.id.clone(), Arc::clone(&instance.machine));
+                machines.push((name.clone(), "instances", id, machine));
                 let of = json!({
                     "resourceId": instance.resource_id, "status": instance.status, "port": instance.port,
                     "version": instance.settings.version, "dir": instance.dir, "pids": [],
@@ -66,8 +70,9 @@ async fn state(State(cloud): State<Arc<Cloud>>) -> Reply {
                 let core = &cluster.core;
                 let of = json!({
                     "resourceId": core.resource_id, "status": core.status, "port": core.port,
-                    "version": core.settings.version, "dir": core.dir, "members": cluster.members,
+                    "version": core.settings.version, "dir": core.dir, "members": cluster.members, "pids": [],
                 });
+                machines.push((name.clone(), "clusters", core.id.clone(), Arc::clone(&core.machine)));
                 clusters.insert(core.id.clone(), of);
             }
             let [snapshots, cluster_snapshots] =
@@ -82,12 +87,12 @@ async fn state(State(cloud): State<Arc<Cloud>>) -> Reply {
         }
         json!({"config": state.config, "faults": state.faults.standing(), "regions": regions})
     };
-    for (region, id, machine) in machines {
+    for (region, kind, id, machine) in machines {
         // One that is just starting or stopping has none to show.
         if let Ok(machine) = machine.try_lock()
             && let Some(server) = &machine.server
         {
-            whole["regions"][region]["instances"][id]["pids"] = json!(server.pids());
+            whole["regions"][region][kind][id]["pids"] = json!(server.pids());
         }
     }
     fine(whole)
@@ -276,7 +281,7 @@ async fn replication(State(cloud): State<Arc<Cloud>>, body: Body<Replicates>) ->
         Ok(Json(order)) => order,
         Err(error) => return refused(StatusCode::BAD_REQUEST, &error.body_text()),
     };
-    cloud.region(&order.region, |region| {
+    let answer = cloud.region(&order.region, |region| {
         if !region.instances.contains_key(&order.instance) {
             let why = format!("there is no instance {} in {}", order.instance, order.region);
             return refused(StatusCode::NOT_FOUND, &why);
@@ -289,5 +294,24 @@ async fn replication(State(cloud): State<Arc<Cloud>>, body: Body<Replicates>) ->
             region.replication.remove(&order.instance);
         }
         fine(json!({}))
-    })
+    });
+    cloud.state().link_replicas();
+    answer
+}
+
+/// The tags of a resource as they are now, for whoever decides on permissions (`aws:ResourceTag/…`). It is not a call
+/// of the API: no order meets it.
+async fn tags(State(cloud): State<Arc<Cloud>>, UrlPath(text): UrlPath<String>) -> Reply {
+    let Some(arn) = Arn::parse(&text) else {
+        return refused(StatusCode::BAD_REQUEST, &format!("{text} is no ARN of RDS"));
+    };
+    let mut state = cloud.state();
+    let ours = state.regions.get_mut(&arn.region).filter(|region| region.account == arn.account);
+    match ours.and_then(|region| actions::tags_of(region, &arn)) {
+        Some(tags) => {
+            let tags: BTreeMap<String, String> = tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
+            fine(json!({"tags": tags}))
+        }
+        None => refused(StatusCode::NOT_FOUND, &format!("there is no {text}")),
+    }
 }

@@ -37,6 +37,8 @@ pub(super) trait Server: Send {
     fn snapshot(&self, to: &Path) -> Result<Timestamp, Error>;
     /// Stops it cleanly.
     fn stop(self: Box<Self>) -> Result<(), Error>;
+    /// Ends it as a failure would: the next start recovers what was committed from the log.
+    fn crash(self: Box<Self>) -> Result<(), Error>;
 }
 
 /// Whether an engine's name is one of Aurora's.
@@ -182,6 +184,10 @@ impl Server for Running {
     fn stop(self: Box<Self>) -> Result<(), Error> {
         Running::stop(*self, StopMode::Fast).map(drop)
     }
+
+    fn crash(self: Box<Self>) -> Result<(), Error> {
+        Running::stop(*self, StopMode::Immediate).map(drop)
+    }
 }
 
 /// MariaDB, in the one version that is installed.
@@ -249,6 +255,10 @@ impl Server for mariadb::Running {
 
     fn stop(self: Box<Self>) -> Result<(), Error> {
         mariadb::Running::stop(*self, mariadb::StopMode::Fast).map(drop)
+    }
+
+    fn crash(self: Box<Self>) -> Result<(), Error> {
+        mariadb::Running::stop(*self, mariadb::StopMode::Immediate).map(drop)
     }
 }
 

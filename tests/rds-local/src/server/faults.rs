@@ -57,9 +57,9 @@ fn bad_request() -> u16 {
 pub(super) enum Outcome {
     /// A copy goes to `failed` half way.
     CopyFails,
-    /// A new or restored instance ends in `incompatible-network`.
+    /// What is created, restored, started, rebooted or failed over ends in `incompatible-network`, without a server.
     IncompatibleNetwork,
-    /// A new or restored instance stays `creating`.
+    /// What is created, restored, started, rebooted or failed over keeps its passing status, without a server.
     NeverAvailable,
 }
 

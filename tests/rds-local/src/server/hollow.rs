@@ -80,4 +80,8 @@ impl Server for Nothing {
     fn stop(self: Box<Self>) -> Result<(), Error> {
         Ok(())
     }
+
+    fn crash(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
+    }
 }

@@ -1,7 +1,7 @@
 //! The RDS query API (version 2014-10-31) over real servers.
 //!
 //! Instances, clusters, snapshots, copies and restores are files and processes; statuses pass in configurable time.
-//! Replicas, failovers, point-in-time restores, automated backups and exports are not here yet. State lives in memory: it ends
+//! Replicas, point-in-time restores, automated backups and exports are not here yet. State lives in memory: it ends
 //! with the process. No request signature is checked; the Region comes from the credential scope.
 
 mod actions;

@@ -1,10 +1,10 @@
 //! What a Region holds: instances, snapshots, groups, events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Mutex as AsyncMutex, RwLock};
 
 use super::engine::{self, Server};
@@ -76,6 +76,10 @@ pub(super) struct Instance {
     pub(super) epoch: u64,
     pub(super) settings: Settings,
     pub(super) pending: Pending,
+    /// The zone of the standby, where there is one.
+    pub(super) standby_zone: Option<String>,
+    /// When RDS starts it again, while it is stopped.
+    pub(super) restarts: Option<Timestamp>,
     /// The cluster that it is a member of; such an instance has an endpoint and no server of its own.
     pub(super) cluster: Option<String>,
     pub(super) secret: Option<MasterSecret>,
@@ -89,12 +93,22 @@ pub(super) struct Instance {
     pub(super) machine: Arc<AsyncMutex<Machine>>,
 }
 
+impl Instance {
+    /// Sets the status. RDS starts a stopped database again seven days later; nothing here lives as long.
+    pub(super) fn set_status(&mut self, status: &str) {
+        const LONGEST_STOP: SignedDuration = SignedDuration::from_hours(7 * 24);
+        status.clone_into(&mut self.status);
+        let restart = || Timestamp::now().checked_add(LONGEST_STOP).ok();
+        self.restarts = (status == "stopped").then(restart).flatten();
+    }
+}
+
 /// A DB cluster: one server that all its members lead to. There is no replication inside: a reader reads what the
 /// writer wrote.
 pub(super) struct Cluster {
     /// Identifier, status, settings, files and server. Its class is `DBClusterInstanceClass`, empty for Aurora.
     pub(super) core: Instance,
-    /// Its members in the order of their creation; the first one is the writer.
+    /// Its members: the writer first, the others in the order of their creation or of their last failover.
     pub(super) members: Vec<String>,
     /// Capacity of Serverless v2 members.
     pub(super) scaling: Option<Scaling>,
@@ -258,6 +272,8 @@ pub(super) struct Region {
     pub(super) events: Vec<Event>,
     /// By the instance's identifier.
     pub(super) replication: BTreeMap<String, Replication>,
+    /// By the source's identifier: identifiers of its replicas in this Region, ARNs of those in others.
+    pub(super) replicas: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Region {
@@ -276,6 +292,7 @@ impl Region {
             option_groups: BTreeMap::new(),
             events: Vec::new(),
             replication: BTreeMap::new(),
+            replicas: BTreeMap::new(),
         };
         let subnets =
             ["a", "b", "c"].map(|zone| (format!("subnet-0000000{zone}"), format!("{name}{zone}"))).to_vec();
@@ -322,6 +339,20 @@ impl Region {
     /// The zone that is chosen where none is asked for.
     pub(super) fn default_zone(&self) -> String {
         format!("{}a", self.name)
+    }
+
+    /// The zones of a subnet group, in its order; those of the Region where there is no such group.
+    pub(super) fn zones(&self, subnet_group: &str) -> Vec<String> {
+        match self.subnet_groups.get(subnet_group) {
+            Some(group) => group.subnets.iter().map(|(_, zone)| zone.clone()).collect(),
+            None => ["a", "b", "c"].map(|zone| format!("{}{zone}", self.name)).to_vec(),
+        }
+    }
+
+    /// Where the standby of an instance is put: in the first other zone of its subnet group. `None` without Multi-AZ.
+    pub(super) fn standby_zone(&self, settings: &Settings) -> Option<String> {
+        let mut zones = self.zones(&settings.subnet_group).into_iter();
+        settings.multi_az.then(|| zones.find(|zone| *zone != settings.zone)).flatten()
     }
 
     /// The security group that is used where none is given.

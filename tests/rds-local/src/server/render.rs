@@ -58,7 +58,11 @@ pub(super) fn instance(xml: &mut Xml, region: &Region, instance: &Instance) {
     xml.put("MultiAZ", settings.multi_az)
         .put("EngineVersion", &settings.version)
         .put("AutoMinorVersionUpgrade", settings.auto_minor_upgrade)
-        .within("ReadReplicaDBInstanceIdentifiers", |_| {})
+        .within("ReadReplicaDBInstanceIdentifiers", |xml| {
+            for replica in region.replicas.get(&instance.id).into_iter().flatten() {
+                xml.put("ReadReplicaDBInstanceIdentifier", replica);
+            }
+        })
         .put_some("ReadReplicaSourceDBInstanceIdentifier", replication.map(|replication| &replication.source))
         .put("LicenseModel", "postgresql-license")
         .put_some("Iops", settings.iops)
@@ -67,6 +71,7 @@ pub(super) fn instance(xml: &mut Xml, region: &Region, instance: &Instance) {
                 xml.put("OptionGroupName", &settings.option_group).put("Status", "in-sync");
             });
         })
+        .put_some("SecondaryAvailabilityZone", instance.standby_zone.as_ref())
         .put("PubliclyAccessible", settings.public)
         .put("StorageType", &settings.storage_type)
         .put("DbInstancePort", 0);
@@ -86,6 +91,7 @@ pub(super) fn instance(xml: &mut Xml, region: &Region, instance: &Instance) {
         .put("NetworkType", "IPV4")
         .put("ActivityStreamStatus", "stopped")
         .put("BackupTarget", "region")
+        .put_time("AutomaticRestartTime", instance.restarts)
         .put("DedicatedLogVolume", false)
         .put("EngineLifecycleSupport", "open-source-rds-extended-support");
     xml.within("CertificateDetails", |xml| {
@@ -182,6 +188,7 @@ pub(super) fn cluster(xml: &mut Xml, region: &Region, cluster: &Cluster) {
         .put("PreferredBackupWindow", &settings.backup_window)
         .put("PreferredMaintenanceWindow", &settings.maintenance_window)
         .put_time("ClusterCreateTime", core.created)
+        .put_time("AutomaticRestartTime", core.restarts)
         .put("StorageType", &settings.storage_type)
         .put_some("Iops", settings.iops);
     if let Some(port) = core.port {

@@ -2,7 +2,7 @@
 //! `ModifyDBCluster`, `DeleteDBCluster`, and members of Aurora clusters through `CreateDBInstance`.
 //!
 //! An Aurora cluster accepts connections while it has a member; members of a Multi-AZ DB cluster come and go with it.
-//! Nothing is replicated inside a cluster, and nothing fails over yet.
+//! Nothing is replicated inside a cluster. What fails over, stops and starts it is in `cluster_life`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -277,6 +277,8 @@ where
             epoch: 0,
             settings: new.settings.clone(),
             pending: Pending::default(),
+            standby_zone: None,
+            restarts: None,
             cluster: None,
             secret: new.secret,
             tags: new.tags,
@@ -293,8 +295,10 @@ where
         room_for(region, &new.id, &new.settings, &config)?;
         if !aurora {
             cluster.members = member_names(&new.id, MULTI_AZ_MEMBERS);
-            for name in &cluster.members {
-                region.instances.insert(name.clone(), member_of(&cluster.core, name, new.settings.clone()));
+            let zones = region.zones(&new.settings.subnet_group);
+            for (name, zone) in cluster.members.iter().zip(zones.into_iter().cycle()) {
+                let settings = Settings { zone, multi_az: false, ..new.settings.clone() };
+                region.instances.insert(name.clone(), member_of(&cluster.core, name, settings));
             }
         }
         let answer = render::cluster_result(region, &cluster);
@@ -338,6 +342,8 @@ fn member_of(cluster: &Instance, name: &str, settings: Settings) -> Instance {
         epoch: 0,
         settings,
         pending: Pending::default(),
+        standby_zone: None,
+        restarts: None,
         cluster: Some(cluster.id.clone()),
         secret: None,
         tags: Vec::new(),
@@ -392,8 +398,14 @@ pub(super) fn create_member(call: &Call, cluster_id: &str) -> Answer {
             return Err(Fault::instance_quota());
         }
         let family = engine::family(engine, &cluster.core.settings.version);
+        let number = cluster.members.len();
+        let zone = region.zones(&cluster.core.settings.subnet_group).into_iter().cycle().nth(number);
         let settings = Settings {
             class,
+            zone: params
+                .text("AvailabilityZone")
+                .or(zone)
+                .unwrap_or_else(|| cluster.core.settings.zone.clone()),
             public,
             deletion_protection: false,
             auto_minor_upgrade: params.flag("AutoMinorVersionUpgrade")?.unwrap_or(true),
@@ -623,7 +635,7 @@ fn begin(
         let cluster = region.clusters.get_mut(id).ok_or_else(|| Fault::cluster_not_found(id))?;
         change(cluster)?;
         cluster.core.epoch += 1;
-        status.clone_into(&mut cluster.core.status);
+        cluster.core.set_status(status);
         let task = Task::on(call, &cluster.core);
         let cluster = region.clusters.get(id).ok_or_else(|| Fault::cluster_not_found(id))?;
         Ok((render::cluster_result(region, cluster), task))

@@ -117,13 +117,15 @@ where
     let dir = call.cloud.place(&call.region, "instances", &resource_id);
     let quota = call.cloud.config().instance_quota;
     let machine = Arc::default();
-    let instance = Instance {
+    let mut instance = Instance {
         id: new.id.clone(),
         resource_id: resource_id.clone(),
         status: "creating".to_owned(),
         epoch: 0,
         settings: new.settings.clone(),
         pending: Pending::default(),
+        standby_zone: None,
+        restarts: None,
         cluster: None,
         secret: new.secret,
         tags: new.tags,
@@ -140,6 +142,7 @@ where
         if region.instances.len() >= quota {
             return Err(Fault::instance_quota());
         }
+        instance.standby_zone = region.standby_zone(&instance.settings);
         let answer = render::instance_result(region, &instance);
         region.instances.insert(new.id.clone(), instance);
         Ok(answer)

@@ -1,4 +1,7 @@
 //! `DeleteDBInstance`, `RebootDBInstance`, `StopDBInstance`, `StartDBInstance`.
+//!
+//! There is no standby behind a Multi-AZ instance. A failover to it is what it is to clients and to the data: the
+//! server ends as in a failure, all connections are lost, and it recovers from its log, now in the other zone.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,12 +9,15 @@ use std::sync::Arc;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
+use super::cluster_life::Member;
+use super::machine::End;
 use super::snapshots::{self, Shot};
 use super::{Call, machine};
 use crate::server::cloud::{Cloud, Config};
 use crate::server::fault::{Answer, Fault};
+use crate::server::faults::Outcome;
 use crate::server::ids;
-use crate::server::model::{Cluster, Kind, Machine, Settings};
+use crate::server::model::{Cluster, Instance, Kind, Machine, Settings};
 use crate::server::render;
 use crate::server::shelf::Shelf;
 
@@ -38,6 +44,10 @@ pub(super) fn delete(call: &Call) -> Answer {
         }
         if let Some(cluster) = &instance.cluster {
             let aurora = region.clusters.get(cluster).is_none_or(Cluster::is_aurora);
+            let status = region.clusters.get(cluster).map_or("", |cluster| &cluster.core.status);
+            if matches!(status, "stopping" | "stopped") {
+                return Err(Fault::cluster_state(cluster, status, "delete a member"));
+            }
             return match &last {
                 _ if !aurora => Err(Fault::combination(
                     "The members of a Multi-AZ DB cluster are deleted with their cluster.",
@@ -77,7 +87,7 @@ pub(super) fn delete(call: &Call) -> Answer {
     Ok(answer)
 }
 
-/// Restarts the server.
+/// Restarts the server; forced, by way of a failover to the other zone.
 pub(super) fn reboot(call: &Call) -> Answer {
     let id = call.params.required("DBInstanceIdentifier")?.to_ascii_lowercase();
     let forced = call.params.flag("ForceFailover")?.unwrap_or(false);
@@ -85,16 +95,36 @@ pub(super) fn reboot(call: &Call) -> Answer {
         if instance.status != "available" {
             return Err(Fault::instance_state(&instance.id, &instance.status, "reboot it"));
         }
-        if forced && !instance.settings.multi_az {
+        if forced && instance.standby_zone.is_none() {
             return Err(Fault::combination(
-                "ForceFailover cannot be specified since the instance is not Multi-AZ.",
+                "ForceFailover cannot be specified since the instance is not configured for either MultiAZ or High \
+                 Availability",
             ));
         }
         Ok(())
     })?;
+    if let Some(member) = Member::of(call, &id) {
+        tokio::spawn(member.reboot(task));
+        return Ok(answer);
+    }
     tokio::spawn(async move {
-        let worked = task.restart().await;
-        task.end(worked, "available", "availability", "DB instance restarted").await;
+        if forced {
+            task.note("failover", "Multi-AZ instance failover started.");
+        }
+        let down = task.take_down(if forced { End::Crash } else { End::Clean }).await;
+        if down.is_ok() && task.goes_wrong().await {
+            return;
+        }
+        let worked = match down {
+            Ok(()) => task.come_up().await,
+            Err(error) => Err(error),
+        };
+        if forced && worked.is_ok() {
+            task.swap_zones();
+            task.end(worked, "available", "failover", "Multi-AZ instance failover completed").await;
+        } else {
+            task.end(worked, "available", "availability", "DB instance restarted").await;
+        }
     });
     Ok(answer)
 }
@@ -104,13 +134,14 @@ pub(super) fn stop(call: &Call) -> Answer {
     let id = call.params.required("DBInstanceIdentifier")?.to_ascii_lowercase();
     let shot_id = call.params.get("DBSnapshotIdentifier");
     let shot_id = shot_id.map(|text| ids::snapshot("DBSnapshotIdentifier", text)).transpose()?;
-    let check = |instance: &crate::server::model::Instance| match instance.status.as_str() {
-        _ if instance.cluster.is_some() => {
-            Err(Fault::combination("A member of a cluster is stopped with its cluster."))
+    let check = |instance: &Instance| {
+        stops_alone(instance)?;
+        match instance.status.as_str() {
+            "available" => Ok(()),
+            status => Err(Fault::instance_state(&instance.id, status, "stop it")),
         }
-        "available" => Ok(()),
-        status => Err(Fault::instance_state(&instance.id, status, "stop it")),
     };
+    replicates_not(call, &id)?;
     let shot = match shot_id {
         Some(shot_id) => {
             Some(snapshots::reserve(call, MANUAL, &shot_id, &id, None, |instance| check(instance))?.0)
@@ -123,7 +154,7 @@ pub(super) fn stop(call: &Call) -> Answer {
             let fine = shot.take(&task.cloud).await.is_ok();
             shot.finish(&task.cloud, fine, task.begun).await;
         }
-        let worked = machine::bring_down(&mut *task.machine.lock().await).await;
+        let worked = task.take_down(End::Clean).await;
         task.end(worked, "stopped", "notification", "DB instance stopped").await;
     });
     Ok(answer)
@@ -132,15 +163,47 @@ pub(super) fn stop(call: &Call) -> Answer {
 /// Starts a stopped instance.
 pub(super) fn start(call: &Call) -> Answer {
     let id = call.params.required("DBInstanceIdentifier")?.to_ascii_lowercase();
-    let (answer, task) = begin(call, &id, "starting", |instance| match instance.status.as_str() {
-        "stopped" => Ok(()),
-        status => Err(Fault::instance_state(&instance.id, status, "start it")),
+    let (answer, task) = begin(call, &id, "starting", |instance| {
+        stops_alone(instance)?;
+        match instance.status.as_str() {
+            "stopped" => Ok(()),
+            status => Err(Fault::instance_state(&instance.id, status, "start it")),
+        }
     })?;
     tokio::spawn(async move {
-        let worked = task.restart().await;
+        if task.goes_wrong().await {
+            return;
+        }
+        let worked = task.come_up().await;
         task.end(worked, "available", "notification", "DB instance started").await;
     });
     Ok(answer)
+}
+
+/// Members of clusters do not stop by themselves; the code and the words are AWS's.
+fn stops_alone(instance: &Instance) -> Result<(), Fault> {
+    if instance.cluster.is_none() {
+        return Ok(());
+    }
+    let message =
+        format!("{} DB instances are not eligible for stopping and starting.", instance.settings.engine);
+    Err(Fault::combination(message))
+}
+
+/// RDS stops neither a read replica nor an instance that has some.
+fn replicates_not(call: &Call, id: &str) -> Result<(), Fault> {
+    call.cloud.region(&call.region, |region| {
+        let message = if !region.instances.contains_key(id) {
+            return Err(Fault::instance_not_found(id));
+        } else if region.replication.contains_key(id) {
+            format!("Instance {id} is a read replica, which cannot be stopped.")
+        } else if region.replicas.get(id).is_some_and(|replicas| !replicas.is_empty()) {
+            format!("Instance {id} has read replicas and cannot be stopped.")
+        } else {
+            return Ok(());
+        };
+        Err(Fault::new("InvalidDBInstanceState", 400, message))
+    })
 }
 
 /// Stops every server, all at once. For the end of the program.
@@ -158,7 +221,7 @@ pub(in crate::server) async fn stop_everything(cloud: &Arc<Cloud>) {
         tokio::spawn(async move {
             let mut machine = machine.lock().await;
             machine.condemned = true;
-            machine::bring_down(&mut machine).await
+            machine::bring_down(&mut machine, End::Clean).await
         })
     });
     for stop in stops.collect::<Vec<_>>() {
@@ -178,6 +241,8 @@ pub(super) struct Task {
     pub(super) settings: Settings,
     pub(super) dir: PathBuf,
     pub(super) begun: Instant,
+    /// How it is ordered to end.
+    pub(super) outcome: Option<Outcome>,
 }
 
 /// Sets an instance's status after a check, overtaking what was under way. Returns the instance as an answer and the
@@ -186,13 +251,13 @@ pub(super) fn begin(
     call: &Call,
     id: &str,
     status: &str,
-    check: impl FnOnce(&crate::server::model::Instance) -> Result<(), Fault>,
+    check: impl FnOnce(&Instance) -> Result<(), Fault>,
 ) -> Result<(String, Task), Fault> {
     call.cloud.region(&call.region, |region| {
         let instance = region.instances.get_mut(id).ok_or_else(|| Fault::instance_not_found(id))?;
         check(instance)?;
         instance.epoch += 1;
-        status.clone_into(&mut instance.status);
+        instance.set_status(status);
         let task = Task::on(call, instance);
         let instance = region.instances.get(id).ok_or_else(|| Fault::instance_not_found(id))?;
         Ok((render::instance_result(region, instance), task))
@@ -201,7 +266,7 @@ pub(super) fn begin(
 
 impl Task {
     /// A task on an instance or a cluster as it is now.
-    pub(super) fn on(call: &Call, instance: &crate::server::model::Instance) -> Self {
+    pub(super) fn on(call: &Call, instance: &Instance) -> Self {
         Self {
             cloud: Arc::clone(&call.cloud),
             region: call.region.clone(),
@@ -211,23 +276,49 @@ impl Task {
             settings: instance.settings.clone(),
             dir: instance.dir.clone(),
             begun: Instant::now(),
+            outcome: call.outcome,
         }
     }
 
-    async fn restart(&self) -> Result<(), String> {
+    /// Closes the way to the server.
+    pub(super) async fn shut(&self) {
+        machine::close(&mut *self.machine.lock().await);
+    }
+
+    /// Ends the server and closes the way to it.
+    async fn take_down(&self, end: End) -> Result<(), String> {
+        machine::bring_down(&mut *self.machine.lock().await, end).await
+    }
+
+    /// Starts the server behind the same endpoint.
+    async fn come_up(&self) -> Result<(), String> {
         let mut machine = self.machine.lock().await;
         if machine.condemned {
             return Ok(());
         }
-        if machine.server.is_none()
-            && let Some(endpoint) = machine.endpoint.as_ref().filter(|_| !self.dir.exists())
-        {
-            // A member of a cluster: the server is everybody's and runs on; who is connected here is cut off.
-            endpoint.cut_now();
-            return Ok(());
-        }
-        machine::bring_down(&mut machine).await?;
         machine::bring_up(&self.cloud, &mut machine, &self.settings, self.dir.clone()).await.map(drop)
+    }
+
+    /// Whether it is ordered to end without a server; if so it has ended when this returns.
+    pub(super) async fn goes_wrong(&self) -> bool {
+        match self.outcome {
+            Some(Outcome::NeverAvailable) => {}
+            Some(Outcome::IncompatibleNetwork) => {
+                let why = "The database is in a state that cannot be used: incompatible-network";
+                self.end(Ok(()), "incompatible-network", "failure", why).await;
+            }
+            Some(Outcome::CopyFails) | None => return false,
+        }
+        true
+    }
+
+    /// The standby's zone becomes the instance's, and the other way round.
+    fn swap_zones(&self) {
+        self.cloud.update_instance(&self.region, &self.resource_id, self.epoch, |instance| {
+            if let Some(standby) = instance.standby_zone.as_mut() {
+                std::mem::swap(standby, &mut instance.settings.zone);
+            }
+        });
     }
 
     /// Waits until the status has lasted its time.
@@ -257,7 +348,7 @@ impl Task {
             }
         };
         self.cloud.update_instance(&self.region, &self.resource_id, self.epoch, |instance| {
-            status.clone_into(&mut instance.status);
+            instance.set_status(status);
         });
         self.note(category, &message);
     }
@@ -274,7 +365,7 @@ impl Task {
         {
             let mut machine = self.machine.lock().await;
             machine.condemned = true;
-            if let Err(error) = machine::bring_down(&mut machine).await {
+            if let Err(error) = machine::bring_down(&mut machine, End::Clean).await {
                 tracing::error!(
                     region = self.region,
                     resource = self.resource_id,
@@ -303,9 +394,10 @@ impl Task {
         }
         self.note("deletion", "DB instance deleted");
         let gone = self.cloud.region(&self.region, |region| {
-            let of_it = |instance: &crate::server::model::Instance| instance.resource_id == self.resource_id;
+            let of_it = |instance: &Instance| instance.resource_id == self.resource_id;
             region.instances.extract_if(.., |_, instance| of_it(instance)).next()
         });
+        self.cloud.state().link_replicas();
         if let Some((id, _)) = gone.filter(|(_, instance)| instance.cluster.is_some()) {
             super::clusters::leave(&self.cloud, &self.region, &id).await;
         }

@@ -59,16 +59,32 @@ async fn endpoint_of(machine: &mut Machine) -> Result<&mut Endpoint, String> {
     machine.endpoint.as_mut().ok_or_else(|| "there is no endpoint".to_owned())
 }
 
-/// Closes the endpoint and stops the server cleanly.
-pub(super) async fn bring_down(machine: &mut Machine) -> Result<(), String> {
+/// How a server comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It writes everything to its files.
+    Clean,
+    /// As in a failure: what was committed is in its log.
+    Crash,
+}
+
+/// Closes the endpoint and cuts who is connected.
+pub(super) fn close(machine: &mut Machine) {
     if let Some(endpoint) = machine.endpoint.as_mut() {
         endpoint.close();
     }
+}
+
+/// Closes the endpoint and ends the server.
+pub(super) async fn bring_down(machine: &mut Machine, end: End) -> Result<(), String> {
+    close(machine);
     machine.backend = None;
-    match machine.server.take() {
-        Some(server) => blocking(move || server.stop()).await,
-        None => Ok(()),
-    }
+    let Some(server) = machine.server.take() else { return Ok(()) };
+    blocking(move || match end {
+        End::Clean => server.stop(),
+        End::Crash => server.crash(),
+    })
+    .await
 }
 
 /// Removes a directory of an instance or a snapshot; one that is not there is fine.

@@ -2,6 +2,7 @@
 
 mod account;
 mod certificates;
+mod cluster_life;
 mod clusters;
 mod copy;
 mod create;
@@ -25,6 +26,7 @@ use super::shelf::Shelf;
 
 pub(super) use lifecycle::stop_everything;
 pub(super) use snapshots::unasked;
+pub(super) use tags::of as tags_of;
 
 /// One request.
 pub(super) struct Call {
@@ -54,6 +56,10 @@ pub(super) async fn perform(action: &str, call: &Call) -> Answer {
         "DescribeDBClusters" => describe::clusters(call),
         "ModifyDBCluster" => clusters::modify(call).await,
         "DeleteDBCluster" => clusters::delete(call),
+        "FailoverDBCluster" => cluster_life::failover(call),
+        "RebootDBCluster" => cluster_life::reboot(call),
+        "StopDBCluster" => cluster_life::stop(call),
+        "StartDBCluster" => cluster_life::start(call),
         "CreateDBClusterSnapshot" => snapshots::create(call, Shelf::Clusters).await,
         "DescribeDBClusterSnapshots" => describe::snapshots(call, Shelf::Clusters),
         "CopyDBClusterSnapshot" => copy::copy(call, Shelf::Clusters).await,

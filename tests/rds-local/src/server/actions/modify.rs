@@ -160,6 +160,7 @@ fn rename_and_settle(task: &Task) {
         settings.storage_type = pending.storage_type.unwrap_or_else(|| settings.storage_type.clone());
         settings.iops = pending.iops.or(settings.iops);
         settings.multi_az = pending.multi_az.unwrap_or(settings.multi_az);
+        let converted = pending.multi_az.map(|_| settings.clone());
         if let Some(new) = pending.identifier {
             let old = instance.id.clone();
             if let Some(mut instance) = region.instances.remove(&old) {
@@ -167,6 +168,12 @@ fn rename_and_settle(task: &Task) {
                 let members = region.clusters.values_mut().flat_map(|cluster| &mut cluster.members);
                 members.filter(|member| **member == old).for_each(|member| member.clone_from(&new));
                 region.instances.insert(new, instance);
+            }
+        }
+        if let Some(settings) = converted {
+            let standby = region.standby_zone(&settings);
+            if let Some(instance) = region.instance_by_resource(&task.resource_id) {
+                instance.standby_zone = standby;
             }
         }
     });

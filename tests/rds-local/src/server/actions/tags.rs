@@ -45,6 +45,11 @@ pub(super) fn list(call: &Call) -> Answer {
     })
 }
 
+/// The tags of a resource, if it is there.
+pub(in crate::server) fn of(region: &mut Region, arn: &Arn) -> Option<Vec<Tag>> {
+    find(region, arn, &arn.name).ok().cloned()
+}
+
 fn with_tags(call: &Call, name: &str, act: impl FnOnce(&mut Vec<Tag>) -> Answer) -> Answer {
     let wrong = || Fault::value(format!("Invalid resource name: {name}"));
     let arn = Arn::parse(name).ok_or_else(wrong)?;

@@ -1,0 +1,291 @@
+"""Experiments of the tests: one subject for each fault, with resources of its own, and how it looks when it is broken
+and when it is as it was.
+"""
+
+import datetime
+import hashlib
+import hmac
+import io
+import threading
+import uuid
+import zipfile
+
+from stage import MAY_BE_HARMED, Stage, until
+
+# The approvers' keys, as the secret of the stage has them (conftest.py).
+APPROVERS = {name: hashlib.sha256(name.encode()).digest() for name in ("grace", "edsger", "ada")}
+# The shortest that an experiment may last, milliseconds. It is real time: only waits between looks pass quicker here.
+SHORTEST = 10_000
+
+
+def experiment(family: str, targets: dict, faults: list[dict] | None = None, **more) -> dict:
+    """An experiment that is carried out. `more` overrides members; `parameters` is merged."""
+    parameters = {"duration": SHORTEST, "intensity": 100, "minimumHealthy": 0, "recoverySeconds": 60,
+                  **more.pop("parameters", {})}
+    return {
+        "id": f"test-{uuid.uuid4().hex[:12]}", "name": "A test", "type": family, "severity": "medium",
+        "targetResources": targets, **({"faults": faults} if faults else {}), "parameters": parameters,
+        "rollbackPlan": [{"action": "undo-faults"}], "dryRun": False, "requestedBy": "ada", **more}
+
+
+class Subject:
+    """Resources that a fault happens to."""
+
+    def __init__(self, name: str, family: str, targets: dict, faults: list[dict], look, call: str | None = None, **more):
+        self.name, self.family, self.targets, self.faults, self.more = name, family, targets, faults, more
+        self.look, self.call = look, call
+        self.recorded = look()
+
+    def experiment(self, **more) -> dict:
+        return experiment(self.family, self.targets, self.faults, **{**self.more, **more})
+
+    def as_recorded(self) -> bool:
+        return self.look() == self.recorded
+
+
+class Watching:
+    """Looks at a subject all the while, and keeps every look that differs from what was recorded."""
+
+    def __init__(self, subject: Subject):
+        self.subject, self.seen, self._over = subject, [], threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self):
+        while not self._over.wait(0.1):
+            seen = self.subject.look()
+            if seen != self.subject.recorded and seen not in self.seen:
+                self.seen.append(seen)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()
+
+
+class Subjects:
+    """Makes subjects, each with resources of its own."""
+
+    def __init__(self, stage: Stage):
+        self.stage = stage
+        self.rds = stage.cloud.client("rds")
+        self.ec2 = stage.cloud.client("ec2")
+
+    def names(self) -> list[str]:
+        return [name.removeprefix("make_").replace("_", "-") for name in dir(self) if name.startswith("make_")]
+
+    def make(self, name: str) -> Subject:
+        return getattr(self, f"make_{name.replace('-', '_')}")(f"{name}-{uuid.uuid4().hex[:6]}")
+
+    # Databases
+
+    def instance(self, name: str) -> dict:
+        [told] = self.rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"]
+        return told
+
+    def cluster(self, name: str) -> dict:
+        [told] = self.rds.describe_db_clusters(DBClusterIdentifier=name)["DBClusters"]
+        return told
+
+    def _database(self, name: str, fault: dict, call: str, **options) -> Subject:
+        self.stage.create_database(name, Tags=[MAY_BE_HARMED], **options)
+
+        def look():
+            told = self.instance(name)
+            return {"status": told["DBInstanceStatus"], "zone": told.get("AvailabilityZone")}
+        return Subject(name, "database", {"rdsInstances": [name]}, [fault], look, call)
+
+    def make_rds_failover(self, name):
+        return self._database(name, {"fault": "rds-failover", "failBack": True}, "rds:RebootDBInstance", MultiAZ=True)
+
+    def make_rds_reboot(self, name):
+        return self._database(name, {"fault": "rds-reboot"}, "rds:RebootDBInstance")
+
+    def make_rds_stop(self, name):
+        return self._database(name, {"fault": "rds-stop"}, "rds:StopDBInstance")
+
+    def _cluster(self, name: str, fault: dict, call: str, members: int) -> Subject:
+        self.stage.create_cluster(name, Tags=[MAY_BE_HARMED])
+        for number in range(2, members + 1):
+            self.rds.create_db_instance(DBInstanceIdentifier=f"{name}-{number}", DBClusterIdentifier=name,
+                                        Engine="aurora-postgresql", DBInstanceClass="db.r6g.large")
+
+        def look():
+            told = self.cluster(name)
+            writers = [one["DBInstanceIdentifier"] for one in told["DBClusterMembers"] if one["IsClusterWriter"]]
+            return {"status": told["Status"], "writers": writers}
+        until(f"{name} available", lambda: look()["status"] == "available" and all(
+            self.instance(one["DBInstanceIdentifier"])["DBInstanceStatus"] == "available"
+            for one in self.cluster(name)["DBClusterMembers"]))
+        return Subject(name, "database", {"rdsClusters": [name]}, [fault], look, call)
+
+    def make_cluster_failover(self, name):
+        fault = {"fault": "cluster-failover", "failBack": True}
+        return self._cluster(name, fault, "rds:FailoverDBCluster", members=2)
+
+    def make_cluster_stop(self, name):
+        return self._cluster(name, {"fault": "cluster-stop"}, "rds:StopDBCluster", members=1)
+
+    # Instances and groups of them
+
+    def _instances(self, fault: dict, call: str, family="infrastructure", **options) -> Subject:
+        ids = self.stage.create_instances("a", "b", **options)
+
+        def look():
+            told = [self.stage.instance(one) for one in ids]
+            groups = [sorted(group["GroupId"] for group in one["SecurityGroups"]) for one in told]
+            return {"states": [one["State"]["Name"] for one in told], "groups": groups}
+        return Subject(ids[0], family, {"ec2Instances": ids}, [fault], look, call)
+
+    def make_ec2_stop(self, _):
+        return self._instances({"fault": "ec2-stop"}, "ec2:StopInstances")
+
+    def make_ec2_reboot(self, _):
+        return self._instances({"fault": "ec2-reboot"}, "ec2:RebootInstances")
+
+    def make_ec2_terminate(self, name):
+        group = self.stage.create_scaling_group(name, 2)
+        victim = sorted(self.stage.in_service(group))[0]
+
+        def look():
+            return {"inService": len(self.stage.in_service(group))}
+        targets = {"ec2Instances": [victim]}
+        return Subject(name, "infrastructure", targets, [{"fault": "ec2-terminate"}], look,
+                       "autoscaling:TerminateInstanceInAutoScalingGroup")
+
+    def _group(self, name: str, fault: dict, call: str, desired: int = 3) -> Subject:
+        group = self.stage.create_scaling_group(name, desired)
+
+        def look():
+            [told] = self.stage.cloud.client("autoscaling").describe_auto_scaling_groups(
+                AutoScalingGroupNames=[group])["AutoScalingGroups"]
+            return {"sizes": [told[size] for size in ("MinSize", "DesiredCapacity", "MaxSize")],
+                    "suspended": sorted(one["ProcessName"] for one in told["SuspendedProcesses"]),
+                    "inService": len(self.stage.in_service(group))}
+        return Subject(name, "infrastructure", {"autoScalingGroups": [group]}, [fault], look, call)
+
+    def make_asg_suspend(self, name):
+        fault = {"fault": "asg-suspend", "processes": ["Launch", "ReplaceUnhealthy"]}
+        return self._group(name, fault, "autoscaling:SuspendProcesses")
+
+    def make_asg_capacity(self, name):
+        return self._group(name, {"fault": "asg-capacity", "desired": 1}, "autoscaling:UpdateAutoScalingGroup")
+
+    # The network
+
+    def _targets(self, name: str, fault: dict) -> Subject:
+        ids = self.stage.create_instances("a", "a", "b")
+        arn = self.stage.create_target_group(name[:32], ids)
+
+        def look():
+            return {one: state for one, state in self.stage.target_health(arn).items() if state != "draining"}
+        return Subject(name, "network", {"targetGroups": [arn]}, [fault], look, "elasticloadbalancing:DeregisterTargets")
+
+    def make_targets_deregister(self, name):
+        return self._targets(name, {"fault": "targets-deregister"})
+
+    def make_zone_drain(self, name):
+        return self._targets(name, {"fault": "zone-drain", "zone": f"{self.stage.cloud.region}a"})
+
+    def _security_groups(self, name: str) -> list[str]:
+        return [self.ec2.create_security_group(GroupName=f"{name}-{number}", Description="For a test")["GroupId"]
+                for number in range(3)]
+
+    def make_security_group_detach(self, name):
+        first, second, _ = self._security_groups(name)
+        return self._instances({"fault": "security-group-detach", "securityGroup": first},
+                               "ec2:ModifyInstanceAttribute", "network", SecurityGroupIds=[first, second])
+
+    def make_security_group_isolate(self, name):
+        first, second, closed = self._security_groups(name)
+        return self._instances({"fault": "security-group-isolate", "securityGroup": closed},
+                               "ec2:ModifyInstanceAttribute", "network", SecurityGroupIds=[first, second])
+
+    # Functions
+
+    def make_function_throttle(self, name):
+        create_function(self.stage, name)
+        client = self.stage.cloud.client("lambda")
+        client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=7)
+
+        def look():
+            return {"reserved": client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")}
+        return Subject(name, "application", {"functions": [name]}, [{"fault": "function-throttle"}], look,
+                       "lambda:PutFunctionConcurrency")
+
+
+def create_function(stage: Stage, name: str, tagged: bool = True) -> None:
+    """A function that is there; it is never invoked with success."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("bootstrap", "#!/bin/sh\nexit 1\n")
+    role = f"arn:aws:iam::{stage.cloud.account}:role/none"
+    stage.cloud.client("lambda").create_function(
+        FunctionName=name, Runtime="provided.al2023", Handler="bootstrap", Role=role,
+        Code={"ZipFile": archive.getvalue()}, Tags={MAY_BE_HARMED["Key"]: MAY_BE_HARMED["Value"]} if tagged else {})
+
+
+def calls_of(stage: Stage, execution: str) -> list[dict]:
+    """What the functions of an execution called, in order."""
+    return stage.cloud.order(f"calls?execution={execution}")
+
+
+def journal(stage: Stage, operation: str) -> dict:
+    """Where an experiment is, as `chaos_runner` says it."""
+    answer, error = stage.invoke("ChaosRunner", {"status": {"operationId": operation}})
+    assert error is None, error
+    return answer
+
+
+def operation_of(stage: Stage, execution: str, seconds: float = 30) -> str:
+    """The operation of an execution, as soon as it is recorded."""
+    return until("the experiment is recorded", lambda: stage.operation(execution), seconds)["operationId"]
+
+
+def phase(stage: Stage, operation: str) -> str | None:
+    """Where an experiment is; None before it asks or begins."""
+    answer, _ = stage.invoke("ChaosRunner", {"status": {"operationId": operation}})
+    return answer and answer["phase"]
+
+
+def let_the_lease_run_out(stage: Stage, operation: str) -> None:
+    """Time passes: whoever worked on the experiment has not been heard of for longer than a lease."""
+    stage.cloud.client("dynamodb").update_item(
+        TableName=stage.outputs["StateTableName"], Key={"operationId": {"S": f"journal#{operation}"}},
+        UpdateExpression="SET leaseUntil = :past",
+        ExpressionAttributeValues={":past": {"S": "2026-01-01T00:00:00Z"}})
+
+
+def watch(stage: Stage) -> dict:
+    """The watchdog looks once."""
+    answer, error = stage.invoke("ChaosRunner", {"watch": {}})
+    assert error is None, error
+    return answer
+
+
+def watched_to_the_end(stage: Stage, operation: str, seconds: float = 90) -> dict:
+    """The watchdog looks until the experiment is over; returns its report."""
+    def over():
+        watch(stage)
+        return phase(stage, operation) in ("ended", "stuck")
+    until(f"{operation} is brought to its end", over, seconds, pause=0.5)
+    return report(stage, operation)
+
+
+def report(stage: Stage, operation: str) -> dict:
+    """The whole report of an experiment that is over."""
+    return stage.report(f"chaos/{operation}/report.json")
+
+
+def approve(stage: Stage, operation: str, plan_hash: str, approver: str, key: bytes, minutes: float = 30, **changed):
+    """Gives an approval as a person would; `changed` spoils it. Returns (answer, error)."""
+    expires = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=minutes)).replace(microsecond=0)
+    given = {"planHash": plan_hash, "approver": approver, "expiresAt": expires.isoformat().replace("+00:00", "Z")}
+    parts = [part.encode() for part in ("lifeboat chaos approval 1", operation, given["planHash"], approver,
+                                        given["expiresAt"])]
+    text = b"".join(b"%d:%s\n" % (len(part), part) for part in parts)
+    given["code"] = hmac.new(key, text, hashlib.sha256).hexdigest()
+    return stage.invoke("ChaosRunner", {"approve": {"operationId": operation, "approval": {**given, **changed}}})
+

@@ -1,0 +1,96 @@
+"""The runner dies after each entry of its journal, for every fault, and nobody starts it again: its execution is stopped,
+its lease runs out, and the watchdog brings the world back to what was recorded.
+"""
+
+import concurrent.futures
+import contextlib
+
+import pytest
+from experiments import (
+    Subjects,
+    calls_of,
+    let_the_lease_run_out,
+    operation_of,
+    phase,
+    watched_to_the_end,
+)
+from stage import until
+from test_chaos import FAULTS
+
+STATES = ("InjectFaults", "ObserveExperiment", "RollBackFaults", "CheckRecovery")
+# What is killed in these states was going to end anyway: the experiment is cancelled as soon as its faults are in, instead
+# of waiting for their time to be over.
+AFTER_THE_FAULTS = ("RollBackFaults", "CheckRecovery")
+WRITE = "dynamodb:PutItem"
+TOGETHER = 8
+
+
+def entries(stage, execution) -> list[tuple[str, int]]:
+    """State and number of each call by which the journal was written."""
+    return sorted({(call["state"], call["call"]) for call in calls_of(stage, execution)
+                   if call["state"] in STATES and WRITE in call["actions"]})
+
+
+def cancelled_when_its_faults_are_in(stage, execution) -> str:
+    operation = operation_of(stage, execution)
+    until("its faults are in", lambda: phase(stage, operation) not in (None, "injecting"), 60, pause=0.2)
+    stage.invoke("ChaosRunner", {"cancel": {"operationId": operation, "by": "ada", "reason": "enough seen"}})
+    return operation
+
+
+def killed(stage, subject, state: str, call: int) -> tuple[str, bool]:
+    """An experiment whose runner dies in a state once AWS carried out its n-th call, and is not started again."""
+    name = f"killed-{subject.name}-{state}-{call}"[:80]
+    order = stage.cloud.order("orders", {"execution": name, "state": state, "count": 0, "effect": {"killAtCall": call}})
+    execution = stage.start("ChaosExperiment", subject.experiment(), name=name)
+    operation = cancelled_when_its_faults_are_in(stage, execution) if state in AFTER_THE_FAULTS else None
+    operation = operation or operation_of(stage, execution)
+    client = stage.cloud.client("stepfunctions")
+
+    def over():
+        [mine] = [each for each in stage.cloud.order("orders") if each["execution"] == name]
+        ended = client.describe_execution(executionArn=execution)["status"] != "RUNNING"
+        return mine["finished"] and "killed" or ended and "ended"
+    came = until(f"{name} is killed", over, 90, pause=0.05)
+    with contextlib.suppress(client.exceptions.ExecutionDoesNotExist):
+        client.stop_execution(executionArn=execution)
+    stage.cloud.order(f"orders?execution={name}", method="DELETE")
+    assert order is not None
+    return operation, came == "killed"
+
+
+@pytest.fixture(scope="module")
+def deaths(stage):
+    """For every fault and every entry of its journal: what the watchdog made of it."""
+    subjects = Subjects(stage)
+
+    def die(fault):
+        subject, came = subjects.make(fault), []
+        reference = stage.start("ChaosExperiment", subject.experiment())
+        cancelled_when_its_faults_are_in(stage, reference)
+        assert stage.finish(reference, 240)["status"] == "SUCCEEDED"
+        until(f"{fault}: as recorded", subject.as_recorded)
+        for state, call in entries(stage, reference):
+            operation, was_killed = killed(stage, subject, state, call)
+            let_the_lease_run_out(stage, operation)
+            told = watched_to_the_end(stage, operation)
+            with contextlib.suppress(Exception):
+                until(f"{fault}: as recorded", subject.as_recorded, 30)
+            came.append((f"{state}, call {call}", was_killed, told, subject.as_recorded(), subject.look()))
+        return subject, came
+    with concurrent.futures.ThreadPoolExecutor(TOGETHER) as pool:
+        return dict(zip(FAULTS, pool.map(die, FAULTS), strict=True))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_entry_the_runner_dies_after_the_world_is_put_back(stage, deaths, fault):
+    subject, came = deaths[fault]
+    states = {where.split(",")[0] for where, was_killed, *_ in came if was_killed}
+    assert {"InjectFaults", "RollBackFaults"} <= states, came
+    for where, _, told, as_recorded, seen in came:
+        assert as_recorded, (where, seen, subject.recorded)
+        assert told["commands"] == [], where
+        assert told["status"] in ("rolled-back", "aborted", "completed"), (where, told["reason"])
+    told = [told for where, was_killed, told, *_ in came if was_killed and where.startswith("InjectFaults")]
+    assert {report["status"] for report in told} == {"rolled-back"}
+    assert any(report["reason"]["kind"] == "runner-lost" for report in told)
