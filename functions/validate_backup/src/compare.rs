@@ -79,8 +79,7 @@ impl<S: Store> Source<'_, S> {
             narrowings: Vec::new(),
         };
         let frame = whole_frame(self.records).await?;
-        let input = Input { frame: &frame, examination: &examination, observation: &observation, now };
-        let comparison = live::compare(&input)?;
+        let comparison = live::compare(Input { frame: &frame, examination, observation: &observation, now })?;
         self.records.write(REPORT, &comparison).await?;
         Ok(self.done(&comparison))
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::workload::SCHEMA;
+use common::workload::{SCHEMA, Workload};
 use common::{BACKUP, Memory};
 use dr_core::ids::DatabaseId;
 use dr_core::proof::judge::live::Unlike;
@@ -39,12 +39,13 @@ fn world(major: u32) -> (tempfile::TempDir, Running) {
 
 async fn step(
     store: &Memory,
+    operation: &str,
     database: &str,
     writer: &ConnectionSettings,
     limits: Limits,
 ) -> Result<Comparing> {
     let source = Source {
-        records: &Records::of(store, BACKUP),
+        records: &Records::of(store, operation),
         database: &DatabaseId::parse(database).unwrap(),
         writer,
         validation: &common::options(),
@@ -53,10 +54,10 @@ async fn step(
 }
 
 /// Compares to the end.
-async fn compare(store: &Memory, server: &Running) -> Compared {
+async fn compare(store: &Memory, operation: &str, server: &Running) -> Compared {
     let begun = Instant::now();
     loop {
-        match step(store, "orders", &common::settings(server), common::limits()).await.unwrap() {
+        match step(store, operation, "orders", &common::settings(server), common::limits()).await.unwrap() {
             Comparing::Done(compared) => return *compared,
             pending if begun.elapsed() > Duration::from_mins(1) => panic!("it does not end: {pending:?}"),
             Comparing::Pending { check_again_in_seconds, .. } => {
@@ -99,7 +100,7 @@ async fn crash(mut server: Running) -> Running {
 async fn restart(cluster: &Cluster) -> Running {
     let begun = Instant::now();
     loop {
-        match cluster.start(&rds_local::postgres::StartOptions::default()) {
+        match cluster.start(&common::start_options()) {
             Ok(server) => return server,
             Err(error) if begun.elapsed() > Duration::from_mins(1) => panic!("it does not start: {error}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -176,7 +177,7 @@ async fn while_the_counters_count_a_lost_row_is_told_from_a_deleted_one() {
     server.sql("shop", "INSERT INTO keyless SELECT 1, 'new' FROM generate_series(1, 500)").unwrap();
     server.sql("shop", "VACUUM (FREEZE)").unwrap();
     lose(&server, "calm", "(20,3)");
-    let compared = compare(&store, &server).await;
+    let compared = compare(&store, BACKUP, &server).await;
     assert_eq!(named(&compared.different), [("calm", Reason::RowsMissing, 1)]);
     let places = &compared.different[0].slices;
     assert!(places.len() == 1 && places[0].first <= 20 && places[0].end > Some(20), "{places:?}");
@@ -187,7 +188,7 @@ async fn while_the_counters_count_a_lost_row_is_told_from_a_deleted_one() {
     assert!((30.0..100.0).contains(&compared.covered), "{compared:?}");
     // Compared once: what happens later plays no part.
     lose(&server, "rewritten", "(3,3)");
-    assert_eq!(compare(&store, &server).await, compared);
+    assert_eq!(compare(&store, BACKUP, &server).await, compared);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -205,7 +206,7 @@ async fn after_a_crash_what_was_changed_is_not_named_and_what_is_damaged_is() {
     damaged.flip_bytes(&parts, 2, 8_000, 4, ChecksumFix::Fix).unwrap();
     let server = restart(&damaged).await;
     updates.more(200).await;
-    let compared = compare(&store, &server).await;
+    let compared = compare(&store, BACKUP, &server).await;
     assert_eq!(named(&compared.different), [("parts_1", Reason::ContentDiffers, 0)], "{compared:?}");
     // Deleted or lost: a crash takes the counters with it, and nothing else tells.
     assert_eq!(named(&compared.untold), [("calm", Reason::CountersUnusable, 1)], "{compared:?}");
@@ -239,7 +240,7 @@ async fn a_crash_of_a_quiet_source_leaves_everything_the_same_and_a_lost_end_of_
         let limits = Limits::lasting(1, Duration::from_secs(1), Duration::from_secs(1));
         let settings = common::settings(&server);
         tokio::select! {
-            answer = step(&store, "orders", &settings, limits) => match answer.unwrap() {
+            answer = step(&store, BACKUP, "orders", &settings, limits) => match answer.unwrap() {
                 Comparing::Done(compared) => break *compared,
                 Comparing::Pending { .. } => tokio::time::sleep(Duration::from_millis(100)).await,
             },
@@ -267,7 +268,7 @@ async fn a_crash_of_a_quiet_source_leaves_everything_the_same_and_a_lost_end_of_
         fresh.objects.lock().unwrap().insert(key.clone(), body.clone());
     }
     let server = common::start(&older);
-    let compared = compare(&fresh, &server).await;
+    let compared = compare(&fresh, BACKUP, &server).await;
     assert!(compared.faults.len() == 1 && compared.faults[0].contains("beat"), "{compared:?}");
     assert_eq!(named(&compared.different), [("calm", Reason::MoreRows, 0)], "{compared:?}");
 }
@@ -278,7 +279,7 @@ async fn refusals_are_named_and_leave_nothing() {
     let (store, settings) = (Memory::default(), common::settings(&server));
     let refused = async |database: &str, writer: &ConnectionSettings| {
         let before = store.objects.lock().unwrap().len();
-        let error = step(&store, database, writer, common::limits()).await.unwrap_err();
+        let error = step(&store, BACKUP, database, writer, common::limits()).await.unwrap_err();
         assert_eq!(store.objects.lock().unwrap().len(), before, "{error}");
         error.name()
     };
@@ -293,4 +294,33 @@ async fn refusals_are_named_and_leave_nothing() {
     assert_eq!(refused("orders", &common::settings(&standby)).await, ErrorName::DatabaseUnavailable);
     server.stop(StopMode::Immediate).unwrap();
     assert_eq!(refused("orders", &settings).await, ErrorName::ConnectionFailed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_busy_source_does_to_itself_is_not_held_to_be_damage() {
+    let (_dir, server) = world(17);
+    let store = Memory::default();
+    let workload = Workload::start(&server, 7);
+    let busy = async || {
+        let (until, begun) = (workload.counts.writes.load(Ordering::Relaxed) + 100, Instant::now());
+        while workload.counts.writes.load(Ordering::Relaxed) < until {
+            assert!(begun.elapsed() < Duration::from_mins(1), "the source does not write");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    for operation in ["chaos-0000000000000001", "chaos-0000000000000002"] {
+        common::frame(&store, operation, &server).await;
+        busy().await;
+        let compared = compare(&store, operation, &server).await;
+        assert_eq!(named(&compared.different), [], "{compared:?}");
+        assert!(compared.faults.is_empty() && compared.same > 0 && compared.changed > 0, "{compared:?}");
+    }
+    common::frame(&store, BACKUP, &server).await;
+    busy().await;
+    // Its sessions do not outlive the server; those of the test above do.
+    workload.stop();
+    let server = crash(server).await;
+    let compared = compare(&store, BACKUP, &server).await;
+    assert_eq!(named(&compared.different), [], "{compared:?}");
+    assert!(compared.faults.is_empty() && compared.same > 0 && !compared.counted, "{compared:?}");
 }

@@ -16,17 +16,17 @@ use super::table::{self, digest};
 use super::{percent, ratio};
 use crate::error::Result;
 use crate::proof::examination::Examination;
-use crate::proof::frame::{Frame, Observation};
+use crate::proof::frame::{Frame, Observation, TableFacts};
 use crate::proof::judgement::{BlockRange, Reason, TableJudgement, TableVerdict};
 
 /// What is compared.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Input<'a> {
     /// The source as it was.
     pub frame: &'a Frame,
     /// The frame's slices of the same source, later. Tables that the frame does not know are not in it.
-    pub examination: &'a Examination,
-    /// The source's counters, read after the last slice.
+    pub examination: Examination,
+    /// The source's counters and definitions, read after the last slice.
     pub observation: &'a Observation,
     /// Now.
     pub now: Timestamp,
@@ -79,23 +79,24 @@ pub struct Unlike {
 /// # Errors
 /// [`ErrorName::MetadataDamaged`](crate::error::ErrorName::MetadataDamaged) where something that was planned has no
 /// result, or records contradict each other.
-pub fn compare(input: &Input<'_>) -> Result<Comparison> {
-    let (frame, examination) = (input.frame, input.examination);
-    let evidence = Evidence::gather(Some(frame), Some(input.observation), &[], examination)?;
+pub fn compare(mut input: Input<'_>) -> Result<Comparison> {
+    definitions_in_motion(input.frame, input.observation, &mut input.examination);
+    let input = &input;
+    let evidence = Evidence::gather(Some(input.frame), Some(input.observation), &[], &input.examination)?;
     let mut judged: Vec<Judged> = Vec::new();
     for found in &evidence.tables {
         let Look::Paired { planned, pairs, window } = &found.look else { continue };
         let differing =
             pairs.iter().filter(|pair| digest(pair.frame) != digest(pair.restore)).map(|pair| pair.slice);
         judged.push(Judged {
-            table: table::judge(found, true),
+            table: as_of_a_living_source(table::judge(found, true), planned, &window.after),
             counted: counted(window),
             differing: table::ranges(differing.collect()),
             bytes: planned.bytes,
         });
     }
     judged.extend(evidence.absent.iter().map(|absent| Judged {
-        table: table::judge_absent(absent),
+        table: as_of_a_living_source(table::judge_absent(absent), absent.planned, &absent.window.after),
         counted: counted(&absent.window),
         differing: Vec::new(),
         bytes: absent.planned.bytes,
@@ -125,6 +126,49 @@ pub fn compare(input: &Input<'_>) -> Result<Comparison> {
         }
     }
     Ok(comparison)
+}
+
+/// A source goes on while it is read: what was defined anew by the time of the observation may have been when a slice was
+/// read, although it was not when that was planned.
+fn definitions_in_motion(frame: &Frame, observation: &Observation, examination: &mut Examination) {
+    let plan = &mut examination.plan;
+    for (here, at) in plan.tables.iter_mut().zip(&plan.framed) {
+        let Some(planned) = at.and_then(|at| frame.plan.tables.get(at)) else { continue };
+        let after = observation
+            .activity
+            .iter()
+            .filter(|activity| activity.database == planned.name.database)
+            .flat_map(|activity| &activity.tables)
+            .find(|table| table.oid == planned.oid);
+        let Some(after) = after else { continue };
+        if after.filenode != planned.filenode {
+            here.filenode = after.filenode;
+        }
+        if after.structure != planned.structure {
+            here.structure.clone_from(&after.structure);
+        }
+    }
+    for (database, after) in &observation.schema {
+        if frame.plan.schema.get(database) != Some(after) {
+            examination.catalogue.schema.insert(database.clone(), after.clone());
+        }
+    }
+}
+
+/// What is damage to a restore, and everyday life of a source: a table that is dropped, emptied, filled or altered while
+/// it is looked at.
+fn as_of_a_living_source(table: TableJudgement, planned: &TableFacts, after: &After) -> TableJudgement {
+    let reason = match (table.reason, after) {
+        (Reason::StructureDiffers, _) => Reason::Redefined,
+        (Reason::TableMissing | Reason::TableBack, After::Dropped) => Reason::DroppedSince,
+        (Reason::TableMissing | Reason::TableBack, After::Present { filenode, .. })
+            if *filenode != planned.filenode =>
+        {
+            Reason::Rewritten
+        }
+        (reason, _) => reason,
+    };
+    TableJudgement { reason, verdict: reason.verdict(), ..table }
 }
 
 /// A table, and what its judgement does not keep.

@@ -6,9 +6,9 @@ use crate::error::ErrorName;
 
 impl World {
     pub(super) fn compare(&self) -> Result<Comparison> {
-        compare(&Live {
+        compare(Live {
             frame: &self.frame,
-            examination: &self.examination,
+            examination: self.examination.clone(),
             observation: self.observation.as_ref().unwrap(),
             now: at(1000),
         })
@@ -44,6 +44,7 @@ fn restarted(world: &mut World) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn a_table_is_put_where_the_evidence_allows() {
     type Change = fn(&mut World);
     let cases: &[(&str, Change, Put)] = &[
@@ -133,6 +134,79 @@ fn a_table_is_put_where_the_evidence_allows() {
                 w.here(0).outcome = digested(rows(0..3));
             },
             Put::Untold(Reason::Rewritten, vec![0]),
+        ),
+        (
+            "a table that was rewritten while it was read",
+            |w| {
+                w.after().filenode = 2000;
+                w.here(0).outcome = digested(rows(10..20));
+                w.here(1).outcome = digested(rows(0..10));
+                w.here(1).newer_rows = Some(3);
+            },
+            Put::Same,
+        ),
+        (
+            "rows that moved while it was rewritten",
+            |w| {
+                w.after().filenode = 2000;
+                w.here(0).outcome = digested(rows(0..13));
+            },
+            Put::Untold(Reason::Rewritten, vec![0]),
+        ),
+        (
+            "a column that came while it was read",
+            |w| {
+                w.after().structure = "s2".to_owned();
+                w.here(0).outcome = digested(rows(100..110));
+            },
+            Put::Untold(Reason::Redefined, vec![0]),
+        ),
+        (
+            "a column that came and went again, and a restart",
+            |w| {
+                restarted(w);
+                w.examination.plan.tables[0].structure = "s2".to_owned();
+                w.here(0).outcome = digested(rows(100..110));
+            },
+            Put::Untold(Reason::Redefined, vec![0]),
+        ),
+        (
+            "a type that was changed while it was read",
+            |w| {
+                class(&mut w.observation.as_mut().unwrap().schema, "types", "types-2");
+                w.here(0).outcome = digested(rows(100..110));
+            },
+            Put::Untold(Reason::Redefined, vec![0]),
+        ),
+        (
+            "a table that was dropped while it was read",
+            |w| {
+                w.here(0).outcome = SliceOutcome::Gone;
+                w.here(1).outcome = SliceOutcome::Gone;
+                w.observation.as_mut().unwrap().activity[0].tables.clear();
+            },
+            Put::Untold(Reason::DroppedSince, vec![0]),
+        ),
+        (
+            "a view that was empty for a while, then and now",
+            |w| {
+                w.here(1).outcome = SliceOutcome::Gone;
+                w.after().filenode = 2000;
+            },
+            Put::Untold(Reason::Rewritten, vec![10]),
+        ),
+        (
+            "a view that was empty when it was framed",
+            |w| {
+                w.there(0).outcome = SliceOutcome::Gone;
+                w.after().filenode = 2000;
+            },
+            Put::Untold(Reason::Rewritten, vec![0]),
+        ),
+        (
+            "a table that is there, and cannot be found",
+            |w| w.here(1).outcome = SliceOutcome::Gone,
+            Put::Different(Reason::TableMissing, vec![10]),
         ),
     ];
     for (case, change, expected) in cases {
