@@ -45,6 +45,20 @@ impl Handler {
         Ok(Answer::Asked(Asked { asked: true }))
     }
 
+    /// With what approvals are signed.
+    ///
+    /// # Errors
+    /// [`ErrorName::ApprovalRequired`] when nobody can approve.
+    pub(crate) fn approval_keys(&self, asked: &str) -> Result<&ApprovalKeys> {
+        if self.config.approval_keys == ApprovalKeys::None {
+            let what = format!("asking for approvals of {asked}: CHAOS_APPROVAL_KEY is not set");
+            return Err(DrError::new(ErrorName::ApprovalRequired, what).with_remedy(
+                "Set the stack's parameter ChaosApprovalKey (runbook \"Approve an experiment\").",
+            ));
+        }
+        Ok(&self.config.approval_keys)
+    }
+
     /// The plan that was answered before, from the metadata bucket; what was changed there is not it.
     async fn planned(&self, operation: &OperationId, hash: &str) -> Result<ExperimentPlan> {
         let key = plan_key(operation, hash);

@@ -31,6 +31,7 @@ impl Handler {
         let plan = self.resolve(&experiment, operation).await?;
         let mut obstacles = Vec::new();
         for check in [
+            self.can_be_approved(&plan, invocation.now()),
             freeze::check(&self.config.limits.freeze, invocation.now()),
             self.check_before(&plan, Asker { operation, look_only: true }, invocation).await.map(|_| ()),
         ] {
@@ -145,6 +146,15 @@ impl Handler {
             }
         }
         Err(DrError::new(ErrorName::StateConflict, format!("beginning {operation}: lost five races")))
+    }
+
+    /// Refuses what nobody could approve before anybody is asked.
+    fn can_be_approved(&self, plan: &ExperimentPlan, now: Timestamp) -> Result<()> {
+        if plan.approvals == 0 {
+            return Ok(());
+        }
+        self.approval_keys(&plan.experiment_id)?;
+        approval::count(plan, &[], now).map(|_| ())
     }
 
     async fn approvals_of(

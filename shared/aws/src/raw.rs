@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_runtime::auth::{SigV4OperationSigningConfig, sigv4};
+use aws_runtime::recursion_detection::RecursionDetectionInterceptor;
 use aws_runtime::retries::classifiers::AwsErrorCodeClassifier;
 use aws_smithy_runtime::client::identity::IdentityCache;
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
@@ -231,6 +232,8 @@ impl<O: fmt::Debug + Send + Sync + 'static> Raw<O> {
             .operation_name("raw")
             .behavior_version(behavior())
             .endpoint_url(&endpoint)
+            // As the generated clients do: X-Ray and Lambda's detection of loops follow the invocation's trace.
+            .interceptor(RecursionDetectionInterceptor::new())
             .retry_classifier(HttpStatusCodeClassifier::default())
             .retry_classifier(TransientErrorClassifier::<Fault>::new())
             .retry_classifier(AwsErrorCodeClassifier::<Fault>::new())

@@ -2,7 +2,6 @@
 put back; and a database under load says how long it was away and whether it lost anything.
 """
 
-import concurrent.futures
 import subprocess
 import threading
 
@@ -13,6 +12,8 @@ from experiments import (
     Watching,
     approve,
     calls_of,
+    came_to,
+    each,
     experiment,
     journal,
     operation_of,
@@ -40,13 +41,12 @@ def carried_out(stage):
         with Watching(subject) as watching:
             ended = stage.finish(stage.start("ChaosExperiment", subject.experiment()), 240)
         return subject, watching.seen, ended
-    with concurrent.futures.ThreadPoolExecutor(len(FAULTS)) as pool:
-        return dict(zip(FAULTS, pool.map(carry_out, FAULTS), strict=True))
+    return each(FAULTS, carry_out)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_injected_seen_and_put_back(stage, carried_out, fault):
-    subject, seen, ended = carried_out[fault]
+    subject, seen, ended = came_to(carried_out, fault)
     assert ended["status"] == "SUCCEEDED", ended
     output = ended["output"]
     assert (output["status"], output["rollbackExecuted"]) == ("completed", True), output

@@ -2,13 +2,14 @@
 its lease runs out, and the watchdog brings the world back to what was recorded.
 """
 
-import concurrent.futures
 import contextlib
 
 import pytest
 from experiments import (
     Subjects,
     calls_of,
+    came_to,
+    each,
     let_the_lease_run_out,
     operation_of,
     phase,
@@ -48,7 +49,7 @@ def killed(stage, subject, state: str, call: int) -> tuple[str, bool]:
     client = stage.cloud.client("stepfunctions")
 
     def over():
-        [mine] = [each for each in stage.cloud.order("orders") if each["execution"] == name]
+        [mine] = [one for one in stage.cloud.order("orders") if one["execution"] == name]
         ended = client.describe_execution(executionArn=execution)["status"] != "RUNNING"
         return mine["finished"] and "killed" or ended and "ended"
     came = until(f"{name} is killed", over, 90, pause=0.05)
@@ -78,13 +79,12 @@ def deaths(stage):
                 until(f"{fault}: as recorded", subject.as_recorded, 30)
             came.append((f"{state}, call {call}", was_killed, told, subject.as_recorded(), subject.look()))
         return subject, came
-    with concurrent.futures.ThreadPoolExecutor(TOGETHER) as pool:
-        return dict(zip(FAULTS, pool.map(die, FAULTS), strict=True))
+    return each(FAULTS, die, TOGETHER)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_entry_the_runner_dies_after_the_world_is_put_back(stage, deaths, fault):
-    subject, came = deaths[fault]
+    subject, came = came_to(deaths, fault)
     states = {where.split(",")[0] for where, was_killed, *_ in came if was_killed}
     assert {"InjectFaults", "RollBackFaults"} <= states, came
     for where, _, told, as_recorded, seen in came:

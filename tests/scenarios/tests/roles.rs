@@ -37,7 +37,6 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "kms:CreateGrant",
             "kms:Decrypt",
             "dynamodb:GetItem",
-            "dynamodb:BatchGetItem",
         ],
     ),
     (
@@ -56,7 +55,6 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "secretsmanager:GetSecretValue",
             "rds-db:connect",
             "dynamodb:GetItem",
-            "dynamodb:BatchGetItem",
         ],
     ),
     (
@@ -82,7 +80,6 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "secretsmanager:TagResource",
             "secretsmanager:DeleteSecret",
             "dynamodb:GetItem",
-            "dynamodb:BatchGetItem",
         ],
     ),
     (
@@ -100,7 +97,6 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "kms:Decrypt",
             "kms:GenerateDataKeyWithoutPlaintext",
             "dynamodb:GetItem",
-            "dynamodb:BatchGetItem",
         ],
     ),
     (
@@ -119,7 +115,6 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "kms:GenerateDataKey",
             "dynamodb:Query",
             "dynamodb:GetItem",
-            "dynamodb:BatchGetItem",
             "dynamodb:PutItem",
             "s3:PutObject",
             "sns:Publish",
@@ -155,7 +150,6 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "kms:GenerateDataKey",
             "kms:DescribeKey",
             "dynamodb:GetItem",
-            "dynamodb:BatchGetItem",
         ],
     ),
     (
