@@ -34,6 +34,7 @@ ACCOUNT = "123456789012"
 KEY = f"arn:aws:kms:us-west-2:{ACCOUNT}:key/12345678-1234-1234-1234-123456789012"
 STARTED_AT = "2026-01-02T03:04:05Z"
 BACKUP, PROOF, FLEET = "backup-0123456789abcdef", "proof-fedcba9876543210", "fleet-0123456789abcdef"
+EXPERIMENT = "chaos-0123456789abcdef"
 DATABASE, REPLICA, SECRET = "prod-manufacturing-db", "prod-manufacturing-db-replica", "prod/manufacturing/lifeboat"
 SNAPSHOT, TARGET = f"lifeboat-{DATABASE}-20260102-030405-01234567", "lifeboat-tmp-fedcba9876543210"
 
@@ -42,7 +43,7 @@ SNAPSHOT, TARGET = f"lifeboat-{DATABASE}-20260102-030405-01234567", "lifeboat-tm
 TIME = ("<time>", r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 ABOVE_0 = ("<above 0>", r"[1-9]\d*")
 REDACTED = {
-    "at": TIME, "judgedAt": TIME, "updatedAt": TIME, "snapshotCreateTime": TIME, "originalSnapshotCreateTime": TIME,
+    "at": TIME, "judgedAt": TIME, "comparedAt": TIME, "updatedAt": TIME, "snapshotCreateTime": TIME, "originalSnapshotCreateTime": TIME,
     "takenAt": TIME, "seconds": ABOVE_0, "seen": ABOVE_0, "eligible": ABOVE_0,
     "bytes": ABOVE_0, "bytesDone": ABOVE_0, "bytesTotal": ABOVE_0, "sound": ABOVE_0,
     "engineVersion": ("<17>", r"17\.\d+"),
@@ -146,6 +147,8 @@ def walk(road: Road) -> None:
     # The local cloud has no read replicas: without the replica it is a whole frame, with it a named error (below).
     road.poll("validate_backup/frame.json", {f'"frameFrom": "{REPLICA}"': '"frameFrom": null'})
     road.run("validate_backup/ledger.json")
+    # Of the operation that framed it.
+    road.poll("validate_backup/compare.json", {EXPERIMENT: BACKUP})
     road.run("create_snapshot/create.json")
     road.poll("create_snapshot/check.json")
     road.poll("validate_backup/observe.json")
