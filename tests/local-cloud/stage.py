@@ -72,9 +72,9 @@ class Stage:
         return {"RestoreSubnetGroup": SUBNET_GROUP, "RestoreSecurityGroupIds": SECURITY_GROUP,
                 "DbCaFile": self.cloud.rds_ca_file, "HealthSchedule": ""}
 
-    def beside(self, region: str, parameters: dict[str, str], say=None) -> "Stage":
-        """The template once more, as a stack of its own in another Region, without targets."""
-        other = Stage(self.cloud.in_region(region), "lifeboat-standby")
+    def beside(self, region: str, parameters: dict[str, str], say=None, stack: str = "lifeboat-standby") -> "Stage":
+        """The template once more, as a stack of its own in another Region, without targets unless `parameters` say so."""
+        other = Stage(self.cloud.in_region(region), stack)
         other.keys = self.keys
         other.outputs = other.cloud.deploy(
             stack=other.stack, parameters={**self._common(), **parameters}, say=say)

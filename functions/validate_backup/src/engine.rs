@@ -117,13 +117,32 @@ pub(crate) async fn plan_examination(
     }
 }
 
-/// Reads the units of a restore that are not done, each under the visibility of the frame's unit.
+/// Plans reading a framed source again. In MySQL nothing tells which of its rows are older than the frame.
+pub(crate) async fn plan_again(
+    source: &ConnectionSettings,
+    operation: &str,
+    frame: &FramePlan,
+) -> Result<ExaminationPlan> {
+    match source.family {
+        EngineFamily::PostgreSql => dr_postgres::examine::again(source, operation, frame).await,
+        EngineFamily::MySql => {
+            let what = format!("comparing {} with its frame: it is no PostgreSQL", source.place());
+            Err(DrError::new(ErrorName::EngineUnsupported, what).with_remedy(
+                "Ask its ledger; rows of MySQL do not tell whether they are older than a frame.",
+            ))
+        }
+    }
+}
+
+/// Reads the units of a restore, or of the source itself, that are not done, each under the visibility of the frame's
+/// unit.
 pub(crate) async fn read_restore<S, F>(
     restore: &ConnectionSettings,
     plan: &ExaminationPlan,
     visibilities: &BTreeMap<u32, Visibility>,
     done: &BTreeSet<u32>,
     limits: Limits,
+    pace: Option<&Pace>,
     store: S,
 ) -> Result<Progress>
 where
@@ -133,11 +152,11 @@ where
     match restore.family {
         EngineFamily::PostgreSql => {
             let work = dr_postgres::examine::unit_work(plan, visibilities, done)?;
-            dr_postgres::read_units(restore, &plan.tables, work, limits, None, store).await
+            dr_postgres::read_units(restore, &plan.tables, work, limits, pace, store).await
         }
         EngineFamily::MySql => {
             let units = plan.units.iter().filter(|unit| !done.contains(&unit.id)).cloned().collect();
-            dr_mysql::read_units(restore, &plan.tables, units, limits, None, store).await
+            dr_mysql::read_units(restore, &plan.tables, units, limits, pace, store).await
         }
     }
 }

@@ -142,10 +142,10 @@ impl<S: Store> Subject<'_, S> {
             let units: Vec<UnitResult> = frame.all(frame::UNITS).await?;
             visibilities.extend(units.into_iter().map(|unit| (unit.unit, unit.visibility)));
         }
-        engine::read_restore(self.restore, plan, &visibilities, &done, limits, |result: UnitResult| async move {
+        let store = |result: UnitResult| async move {
             self.records.write(&numbered(UNITS, result.unit), &result).await
-        })
-        .await?;
+        };
+        engine::read_restore(self.restore, plan, &visibilities, &done, limits, None, store).await?;
         Ok(self.records.numbers(UNITS).await?.into_iter().collect())
     }
 

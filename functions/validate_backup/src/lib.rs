@@ -5,6 +5,7 @@
 //! `operations/<operation>/`; payloads stay small, and an invocation that is killed loses the units in flight.
 
 pub mod allowance;
+pub mod compare;
 pub mod config;
 pub mod examine;
 pub mod frame;
@@ -33,7 +34,9 @@ pub use config::Config;
 pub use reach::Reach;
 pub use request::{Answer, Request};
 
-use request::{ExamineRequest, FrameRequest, JudgeRequest, LedgerRequest, ObserveRequest, QuickRequest};
+use request::{
+    CompareRequest, ExamineRequest, FrameRequest, JudgeRequest, LedgerRequest, ObserveRequest, QuickRequest,
+};
 use store::{Records, Store};
 
 /// The function with what its invocations share.
@@ -60,6 +63,7 @@ impl<S: Store> Handler<S> {
             Request::Judge(request) => self.judge(&request, invocation).await,
             Request::Quick(request) => self.quick(&request, invocation).await,
             Request::Ledger(request) => self.ledger(&request).await,
+            Request::Compare(request) => self.compare(&request, invocation).await,
         }
     }
 
@@ -197,6 +201,20 @@ impl<S: Store> Handler<S> {
         let writer = self.reach.source(&facts, request.credentials.as_ref()).await?;
         let records = Records::of(&self.store, request.operation_id.as_str());
         ledger::turn(&records, &request.database, &writer, request.look_only).await.map(Answer::Ledger)
+    }
+
+    async fn compare(&self, request: &CompareRequest, invocation: &Invocation) -> Result<Answer> {
+        request.validation.check()?;
+        let facts = self.reach.in_any_status(&request.database, request.database_kind).await?;
+        let writer = self.reach.source(&facts, request.validation.credentials.as_ref()).await?;
+        let source = compare::Source {
+            records: &Records::of(&self.store, request.operation_id.as_str()),
+            database: &request.database,
+            writer: &writer,
+            validation: &request.validation,
+        };
+        let limits = allowance::limits(invocation.remaining(), &request.validation);
+        source.advance(limits, invocation.received_at).await.map(Answer::Comparing)
     }
 }
 

@@ -3,8 +3,10 @@
 use dr_core::ids::{DatabaseId, OperationId, SnapshotId};
 use dr_core::observed::DatabaseKind;
 use dr_core::plan::TemporaryTarget;
+use dr_core::proof::judge::live::{Comparison, Unlike};
 use dr_core::proof::judgement::Judgement;
 use dr_core::request::{Credentials, ValidationOptions};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// What the function is asked for.
@@ -23,6 +25,8 @@ pub enum Request {
     Quick(QuickRequest),
     /// Asks a database whether it still has all that it acknowledged, and has it acknowledge one beat more.
     Ledger(LedgerRequest),
+    /// Compares a source with its own frame, as far as time allows.
+    Compare(CompareRequest),
 }
 
 /// See [`Request::Frame`].
@@ -160,6 +164,22 @@ pub struct LedgerRequest {
     pub look_only: bool,
 }
 
+/// See [`Request::Compare`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CompareRequest {
+    /// The operation that framed the source.
+    pub operation_id: OperationId,
+    /// The source.
+    pub database: DatabaseId,
+    /// Whether that is an instance or a cluster; looked for as both when absent.
+    #[serde(default)]
+    pub database_kind: Option<DatabaseKind>,
+    /// How: credentials, connections and the limit for reading count.
+    #[serde(default)]
+    pub validation: ValidationOptions,
+}
+
 /// What the function answers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -170,6 +190,87 @@ pub enum Answer {
     Judgement(Box<Judgement>),
     /// Of `ledger`.
     Ledger(Ledger),
+    /// Of `compare`.
+    Comparing(Comparing),
+}
+
+/// Where a comparison is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "status", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Comparing {
+    /// Call again.
+    Pending {
+        /// When.
+        check_again_in_seconds: u32,
+        /// How far it is.
+        progress: Progress,
+    },
+    /// There is nothing left to do.
+    Done(Box<Compared>),
+}
+
+/// What came of a comparison, as far as it fits in a payload: 20 tables of each list, with 10 places each. Numbers are
+/// of tables.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compared {
+    /// Every row of the frame is there, byte for byte.
+    pub same: u64,
+    /// Rows have left, and changes explain all of them.
+    pub changed: u64,
+    /// What nothing tells.
+    pub untold: Vec<Unlike>,
+    /// How many those are.
+    pub untold_count: u64,
+    /// What no change explains.
+    pub different: Vec<Unlike>,
+    /// How many those are.
+    pub different_count: u64,
+    /// What is wrong with the server as a whole.
+    pub faults: Vec<String>,
+    /// Whether the counters of changes count from before the frame: a restart ends that.
+    pub counted: bool,
+    /// Rows shown to be byte for byte what they were.
+    pub proven_rows: u64,
+    /// The part of the tables' bytes that is shown to be what it was, in percent.
+    pub covered: f64,
+    /// When.
+    pub compared_at: Timestamp,
+    /// Where all of it is.
+    pub report_key: String,
+}
+
+/// Tables of one list that travel in a payload.
+const MOST_TABLES: usize = 20;
+/// Places of one table that do.
+const MOST_PLACES: usize = 10;
+
+impl Compared {
+    /// What fits.
+    pub fn of(whole: &Comparison, report_key: String) -> Self {
+        let some = |all: &[Unlike]| -> Vec<Unlike> {
+            let shortened = |unlike: &Unlike| {
+                let mut unlike = unlike.clone();
+                unlike.slices.truncate(MOST_PLACES);
+                unlike
+            };
+            all.iter().take(MOST_TABLES).map(shortened).collect()
+        };
+        Self {
+            same: whole.same,
+            changed: whole.changed,
+            untold: some(&whole.untold),
+            untold_count: whole.untold.len() as u64,
+            different: some(&whole.different),
+            different_count: whole.different.len() as u64,
+            faults: whole.faults.clone(),
+            counted: whole.counted,
+            proven_rows: whole.proven_rows,
+            covered: whole.covered,
+            compared_at: whole.compared_at,
+            report_key,
+        }
+    }
 }
 
 /// What a database has of what it acknowledged.
@@ -183,7 +284,7 @@ pub struct Ledger {
     /// The last beat that was found: above `acknowledged` when an acknowledgement was lost, absent without a row.
     /// After a loss, what it was then.
     pub found: Option<i64>,
-    /// The beat that was written and acknowledged just now.
+    /// The beat that was written and acknowledged just now; the last one before where nothing was to be written.
     pub beat: i64,
     /// The database.
     pub database: DatabaseId,

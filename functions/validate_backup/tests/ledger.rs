@@ -127,6 +127,12 @@ async fn follow(server: Server) -> (Memory, Server) {
     let store = Memory::default();
     assert_eq!(told(&store, &server).await, (true, 0, None, 1));
     assert_eq!(told(&store, &server).await, (true, 1, Some(1), 2));
+    // A look writes nothing.
+    let (before, database) = (written(&store), DatabaseId::parse("orders").unwrap());
+    let look =
+        ledger::turn(&Records::of(&store, OPERATION), &database, &server.settings(), true).await.unwrap();
+    assert_eq!((look.intact, look.acknowledged, look.found, look.beat), (true, 2, Some(2), 2));
+    assert_eq!(written(&store), before);
     // An acknowledgement that was lost is no loss of data.
     killed_before_the_record(&store, &server).await;
     assert_eq!(told(&store, &server).await, (true, 2, Some(3), 4));

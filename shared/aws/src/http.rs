@@ -47,25 +47,27 @@ impl Http {
     }
 
     async fn status(&self, url: &str, within: Duration) -> std::result::Result<u16, String> {
+        let (base, path) = parts(url);
         let timeouts = TimeoutConfig::builder().connect_timeout(within).operation_timeout(within).build();
         let operation: Operation<String, u16, std::convert::Infallible> = Operation::builder()
             .service_name("probe")
             .operation_name("get")
             .behavior_version(crate::clients::behavior())
             .http_client(self.client.clone())
-            .endpoint_url(url)
+            // A path in it would be put before the request's own.
+            .endpoint_url(base)
             .no_auth()
             .no_retry()
             .timeout_config(timeouts)
-            .serializer(|url: String| {
+            .serializer(|path: String| {
                 let mut request = HttpRequest::new(SdkBody::empty());
                 request.set_method("GET")?;
-                request.set_uri(url)?;
+                request.set_uri(path)?;
                 Ok(request)
             })
             .deserializer(|answer: &HttpResponse| Ok(answer.status().as_u16()))
             .build();
-        let answer = Box::pin(operation.invoke(url.to_owned())).await;
+        let answer = Box::pin(operation.invoke(path)).await;
         answer.map_err(|fault| match fault {
             SdkError::TimeoutError(_) => format!("it did not answer within {within:?}"),
             SdkError::DispatchFailure(failure) if failure.is_timeout() => {
@@ -76,5 +78,32 @@ impl Http {
             }
             _ => "it did not answer in HTTP".to_owned(),
         })
+    }
+}
+
+/// Scheme and host of a URL; and its path with its query, without a fragment.
+fn parts(url: &str) -> (&str, String) {
+    let url = url.split('#').next().unwrap_or(url);
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    let end =
+        url.get(authority..).and_then(|rest| rest.find(['/', '?'])).map_or(url.len(), |at| authority + at);
+    let (base, path) = url.split_at(end);
+    (base, if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_asked_for_its_own_path() {
+        for (url, base, path) in [
+            ("https://orders.example.com", "https://orders.example.com", "/"),
+            ("https://orders.example.com/", "https://orders.example.com", "/"),
+            ("https://orders.example.com:8443/a/b?c=/d#e", "https://orders.example.com:8443", "/a/b?c=/d"),
+            ("https://orders.example.com?deep=1", "https://orders.example.com", "/?deep=1"),
+        ] {
+            assert_eq!(parts(url), (base, path.to_owned()), "{url}");
+        }
     }
 }

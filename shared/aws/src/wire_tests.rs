@@ -295,6 +295,28 @@ async fn a_key_is_asked_for_in_its_region() {
 }
 
 #[tokio::test]
+async fn a_code_is_verified_by_kms_and_a_wrong_one_is_no_error() {
+    let key = KmsKeyId::parse("arn:aws:kms:us-west-2:000000000000:key/1").unwrap();
+    for (reply, expected) in [
+        (Reply::ok(serde_json::json!({"KeyId": "1", "MacValid": true}).to_string()), Ok(true)),
+        (Reply::ok("{}"), Ok(false)),
+        (Reply::json_error("KMSInvalidMacException", "x"), Ok(false)),
+        (Reply::json_error("AccessDeniedException", "x"), Err(ErrorName::AccessDenied)),
+        (Reply::json_error("DisabledException", "x"), Err(ErrorName::KeyDisabled)),
+    ] {
+        let wire = Wire::new(move |_| reply.clone());
+        let kms = wire.clients().unwrap().kms(&region("us-west-2"));
+        let verified = kms.verify_mac(&key, b"yes", &[1, 2, 3]).await;
+        assert_eq!(verified.map_err(|error| error.name()), expected);
+        let sent = wire.sent().remove(0);
+        assert_eq!((sent.scope.as_str(), sent.action.as_str()), ("us-west-2/kms", "VerifyMac"));
+        let expected = serde_json::json!({
+            "KeyId": key.as_str(), "MacAlgorithm": "HMAC_SHA_256", "Message": "eWVz", "Mac": "AQID"});
+        assert_eq!(sent.json(), expected);
+    }
+}
+
+#[tokio::test]
 async fn secrets_are_read_made_and_deleted_at_once() {
     let content = Credentials {
         username: "u".to_owned(),

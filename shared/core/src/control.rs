@@ -49,6 +49,8 @@ pub enum HolderState {
     Ended,
     /// It could not be asked: not a reason to take a lock away.
     Unknown,
+    /// It is an experiment that is not over: what it changed may not be as it was. Its lock outlasts every lease.
+    Unfinished,
 }
 
 /// What to do about a lock.
@@ -75,7 +77,12 @@ pub fn decide_lock(
     match existing {
         None => Ok(LockDecision::Take),
         Some(lock) if lock.owner == *me => Ok(LockDecision::Renew),
-        Some(lock) if lock.lease_until <= now || holder == HolderState::Ended => Ok(LockDecision::TakeOver),
+        Some(lock)
+            if holder == HolderState::Ended
+                || (lock.lease_until <= now && holder != HolderState::Unfinished) =>
+        {
+            Ok(LockDecision::TakeOver)
+        }
         Some(lock) => Err(DrError::new(
             ErrorName::OperationInProgress,
             format!(
@@ -405,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_lock_is_taken_over_only_from_who_is_gone() {
-        use HolderState::{Ended, Running, Unknown};
+        use HolderState::{Ended, Running, Unfinished, Unknown};
         for (existing, holder, expected) in [
             (None, Unknown, Ok(LockDecision::Take)),
             (Some(lock(1, 60)), Running, Ok(LockDecision::Renew)),
@@ -416,6 +423,9 @@ mod tests {
             (Some(lock(2, 1)), Unknown, Err(())),
             (Some(lock(2, 0)), Unknown, Ok(LockDecision::TakeOver)),
             (Some(lock(2, 0)), Running, Ok(LockDecision::TakeOver)),
+            (Some(lock(1, 0)), Unfinished, Ok(LockDecision::Renew)),
+            (Some(lock(2, 60)), Unfinished, Err(())),
+            (Some(lock(2, 0)), Unfinished, Err(())),
         ] {
             let got = decide_lock(existing.as_ref(), &op(1), holder, at(0));
             match expected {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dr_core::proof::cut::as_framed;
+use dr_core::proof::cut::{UNIT_BYTES, as_framed};
 use dr_core::proof::examination::ExaminationPlan;
 use dr_core::proof::frame::{FramePlan, TableFacts, Visibility};
 use dr_core::{DrError, ErrorName, Result};
@@ -62,6 +62,54 @@ pub async fn plan(
         units,
         frame_units,
         checks,
+    })
+}
+
+/// Plans reading a framed source again: the frame's tables as they are now, cut as they were then, without any check.
+/// Nothing is written, and no right is given.
+///
+/// # Errors
+/// `FrameMissing` when the frame has digests of another version; `DatabaseUnavailable` when a standby answers, which may
+/// not have replayed everything; `PermissionMissing` naming what cannot be read in full; of the connections and queries.
+pub async fn again(
+    settings: &ConnectionSettings,
+    operation_id: &str,
+    frame: &FramePlan,
+) -> Result<ExaminationPlan> {
+    comparable(frame)?;
+    let session = Session::open(settings, Access::ReadOnly).await?;
+    let server = server_facts(&session).await?;
+    if server.in_recovery {
+        let what = format!("reading {} again: it is a standby", settings.place());
+        return Err(DrError::new(ErrorName::DatabaseUnavailable, what)
+            .with_remedy("Wait until the name leads to the new writer."));
+    }
+    let mut found = Vec::new();
+    for name in databases(&session).await? {
+        let session = Session::open(&settings.for_database(&name), Access::ReadOnly).await?;
+        check_readable(&session).await?;
+        found.extend(tables(&session).await?);
+    }
+    let framed = adopt(&mut found, &frame.tables);
+    let (mut here, mut indexes) = (Vec::new(), Vec::new());
+    for (mut table, at) in found.into_iter().zip(framed) {
+        let Some(then) = at.and_then(|at| frame.tables.get(at)) else { continue };
+        // What was logged then has been read, and is read again, whatever it is now.
+        table.persistence = then.persistence;
+        here.push(table);
+        indexes.push(at);
+    }
+    let (units, frame_units) = as_framed(&here, &indexes, Some(frame), UNIT_BYTES);
+    Ok(ExaminationPlan {
+        format: FORMAT,
+        operation_id: operation_id.to_owned(),
+        frame_operation_id: Some(frame.operation_id.clone()),
+        server,
+        tables: here,
+        framed: indexes,
+        units,
+        frame_units,
+        checks: Vec::new(),
     })
 }
 

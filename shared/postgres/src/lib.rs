@@ -13,6 +13,7 @@
 //! | check its structure | [`checks::run_checks`] |
 //! | read its catalogue | [`catalogue::findings::catalogue`] |
 //! | follow a difference down to rows | [`narrow::narrow`] |
+//! | read a framed source again | [`examine::again`], then as for a restore |
 //!
 //! It knows nothing of AWS, stores nothing, and judges nothing: what follows from what was found is `dr-core`'s.
 

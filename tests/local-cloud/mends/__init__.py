@@ -10,6 +10,7 @@ from . import (
     callbacks,
     calls,
     child_executions,
+    conditions,
     execution,
     iam_of_compute,
     iam_of_rds,
@@ -36,6 +37,7 @@ def apply_all(rds_endpoint: str | None) -> None:
     if found != MINISTACK:
         raise RuntimeError(f"the mends are written for MiniStack {MINISTACK}, and {found} is installed")
     calls.apply()
+    conditions.apply()
     lambda_processes.apply()
     invocations.apply()
     execution.apply()

@@ -3,15 +3,19 @@ and when it is as it was.
 """
 
 import concurrent.futures
+import contextlib
 import datetime
 import hashlib
 import hmac
+import http.server
 import io
+import re
 import threading
 import uuid
 import zipfile
 
-from stage import MAY_BE_HARMED, Stage, until
+import boto3
+from stage import MAY_BE_HARMED, TOPICS, Stage, until
 
 # The approvers' keys, as the secret of the stage has them (conftest.py).
 APPROVERS = {name: hashlib.sha256(name.encode()).digest() for name in ("grace", "edsger", "ada")}
@@ -65,12 +69,12 @@ def came_to(results: dict, name: str):
 class Watching:
     """Looks at a subject all the while, and keeps every look that differs from what was recorded."""
 
-    def __init__(self, subject: Subject):
-        self.subject, self.seen, self._over = subject, [], threading.Event()
+    def __init__(self, subject: Subject, pause: float = 0.1):
+        self.subject, self.seen, self._pause, self._over = subject, [], pause, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self):
-        while not self._over.wait(0.1):
+        while not self._over.wait(self._pause):
             seen = self.subject.look()
             if seen != self.subject.recorded and seen not in self.seen:
                 self.seen.append(seen)
@@ -299,13 +303,173 @@ def report(stage: Stage, operation: str) -> dict:
     return stage.report(f"chaos/{operation}/report.json")
 
 
-def approve(stage: Stage, operation: str, plan_hash: str, approver: str, key: bytes, minutes: float = 30, **changed):
-    """Gives an approval as a person would; `changed` spoils it. Returns (answer, error)."""
+def approve(stage: Stage, operation: str, plan_hash: str, approver: str, key, minutes: float = 30, **changed):
+    """Gives an approval as a person would; `changed` spoils it. `key` is the approver's, or a function that makes the
+    code of a text. Returns (answer, error)."""
     expires = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=minutes)).replace(microsecond=0)
     given = {"planHash": plan_hash, "approver": approver, "expiresAt": expires.isoformat().replace("+00:00", "Z")}
     parts = [part.encode() for part in ("lifeboat chaos approval 1", operation, given["planHash"], approver,
                                         given["expiresAt"])]
     text = b"".join(b"%d:%s\n" % (len(part), part) for part in parts)
-    given["code"] = hmac.new(key, text, hashlib.sha256).hexdigest()
+    code = key(text) if callable(key) else hmac.new(key, text, hashlib.sha256).digest()
+    given["code"] = code.hex()
     return stage.invoke("ChaosRunner", {"approve": {"operationId": operation, "approval": {**given, **changed}}})
 
+
+
+# Tags, roles and configuration
+
+def tag(stage: Stage, subject: Subject, value: str | None) -> None:
+    """Gives the tag of experiments another value on all resources of a subject, or takes it off."""
+    key, [(kind, names)] = MAY_BE_HARMED["Key"], subject.targets.items()
+    given = {"Key": key, "Value": value}
+    client, cloud = stage.cloud.client, stage.cloud
+    for name in names:
+        if kind in ("rdsInstances", "rdsClusters"):
+            kind_of_arn = "db" if kind == "rdsInstances" else "cluster"
+            arn = f"arn:aws:rds:{cloud.region}:{cloud.account}:{kind_of_arn}:{name}"
+            if value is None:
+                client("rds").remove_tags_from_resource(ResourceName=arn, TagKeys=[key])
+            else:
+                client("rds").add_tags_to_resource(ResourceName=arn, Tags=[given])
+        elif kind == "ec2Instances":
+            if value is None:
+                client("ec2").delete_tags(Resources=[name], Tags=[{"Key": key}])
+            else:
+                client("ec2").create_tags(Resources=[name], Tags=[given])
+        elif kind == "autoScalingGroups":
+            of = {"ResourceId": name, "ResourceType": "auto-scaling-group"}
+            if value is None:
+                client("autoscaling").delete_tags(Tags=[{**of, "Key": key}])
+            else:
+                client("autoscaling").create_or_update_tags(Tags=[{**of, **given, "PropagateAtLaunch": True}])
+        elif kind == "targetGroups":
+            if value is None:
+                client("elbv2").remove_tags(ResourceArns=[name], TagKeys=[key])
+            else:
+                client("elbv2").add_tags(ResourceArns=[name], Tags=[given])
+        else:
+            arn = f"arn:aws:lambda:{cloud.region}:{cloud.account}:function:{name}"
+            if value is None:
+                client("lambda").untag_resource(Resource=arn, TagKeys=[key])
+            else:
+                client("lambda").tag_resource(Resource=arn, Tags={key: value})
+
+
+def as_runner(stage: Stage, service: str):
+    """A client with the rights of `chaos_runner`."""
+    name = stage.outputs["ChaosRunnerFunctionName"]
+    role = stage.cloud.client("lambda").get_function_configuration(FunctionName=name)["Role"]
+    session = stage.cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
+    return boto3.client(
+        service, region_name=stage.cloud.region, endpoint_url=stage.cloud.endpoint,
+        aws_access_key_id=session["AccessKeyId"], aws_secret_access_key=session["SecretAccessKey"],
+        aws_session_token=session["SessionToken"])
+
+
+@contextlib.contextmanager
+def configured(stage: Stage, **variables: str):
+    """`chaos_runner` with other environment variables, for as long as the block lasts."""
+    client, name = stage.cloud.client("lambda"), stage.outputs["ChaosRunnerFunctionName"]
+    before = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+
+    def put(values):
+        client.update_function_configuration(FunctionName=name, Environment={"Variables": values})
+        client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+    put({**before, **variables})
+    try:
+        yield
+    finally:
+        put(before)
+
+
+# What happened meanwhile
+
+# A call that changes what experiments touch; the runner asks other functions by invoking them.
+CHANGE = re.compile(r"(rds|ec2|autoscaling|elasticloadbalancing|lambda):(?!Describe|Get|List|InvokeFunction)")
+
+
+def changes_tried(stage: Stage, execution: str) -> list[str]:
+    """The calls of an execution's functions that change a resource, those that were refused included."""
+    return [action for call in calls_of(stage, execution) for action in call["actions"] if CHANGE.match(action)]
+
+
+class Heard:
+    """What was told on the topics since it began to listen."""
+
+    def __init__(self, stage: Stage):
+        self._stage, self._lock, self._all = stage, threading.Lock(), []
+
+    def about(self, *words: str) -> list[dict]:
+        """Topic, subject and message of what has all these words in it."""
+        with self._lock:
+            self._all += [{**alert, "topic": topic} for topic in TOPICS for alert in self._stage.alerts(topic)]
+            return [alert for alert in self._all
+                    if all(word in alert["subject"] + alert["message"] for word in words)]
+
+    def wait(self, *words: str) -> dict:
+        """The first of those, as soon as it is there."""
+        return until(f"something is told with {words}", lambda: self.about(*words), 30, pause=0.3)[0]
+
+
+class Meanwhile:
+    """What a test does while an execution is between two states: when one of its states is entered, before the function
+    is invoked."""
+
+    def __init__(self, stage: Stage):
+        self._stage, self._acts, self.raised = stage, {}, []
+        mine = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):  # noqa: N802  (the name that is looked for)
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                try:
+                    mine._acts[self.path]()
+                except Exception as error:  # noqa: BLE001  (said by whoever asks for `raised`)
+                    mine.raised.append(error)
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+    def when(self, execution: str, state: str, act, attempt: int = 1) -> None:
+        """Does `act` when the execution of that name enters the state."""
+        path = f"/{uuid.uuid4().hex}"
+        self._acts[path] = act
+        url = f"http://127.0.0.1:{self._server.server_address[1]}{path}"
+        self._stage.cloud.order("orders", {"execution": execution, "state": state, "attempt": attempt,
+                                           "effect": {"first": {"url": url, "body": {}}}})
+
+
+# Tests that run beside each other
+
+class Beside:
+    """Scenarios of a file that run beside each other, in threads, and are reported one by one as tests."""
+
+    def __init__(self):
+        self.scenarios: dict[str, object] = {}
+
+    def __call__(self, scenario):
+        """A test of the scenario's name; it needs the fixture `came`: what `run` returned."""
+        def test(came):
+            came[scenario.__name__].result()
+        test.__name__ = test.__qualname__ = scenario.__name__
+        test.__doc__, test.__module__ = scenario.__doc__, scenario.__module__
+        self.scenarios[scenario.__name__] = scenario
+        return test
+
+    def run(self, pool, request, *arguments) -> dict:
+        """Begins all that are among the session's tests; returns the future of each by its name."""
+        asked = {getattr(item, "originalname", None) for item in request.session.items}
+        return {name: pool.submit(scenario, *arguments) for name, scenario in self.scenarios.items() if name in asked}

@@ -49,7 +49,7 @@ SNAPSHOT, TARGET = f"lifeboat-{DATABASE}-20260102-030405-01234567", "lifeboat-tm
 TIME = ("<time>", r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 ABOVE_0 = ("<above 0>", r"[1-9]\d*")
 REDACTED = {
-    "at": TIME, "judgedAt": TIME, "updatedAt": TIME, "snapshotCreateTime": TIME, "originalSnapshotCreateTime": TIME,
+    "at": TIME, "judgedAt": TIME, "comparedAt": TIME, "updatedAt": TIME, "snapshotCreateTime": TIME, "originalSnapshotCreateTime": TIME,
     "takenAt": TIME, "seconds": ABOVE_0, "seen": ABOVE_0, "eligible": ABOVE_0,
     "bytes": ABOVE_0, "bytesDone": ABOVE_0, "bytesTotal": ABOVE_0, "sound": ABOVE_0,
     "engineVersion": ("<17>", r"17\.\d+"),
@@ -155,6 +155,8 @@ def walk(road: Road) -> None:
     # The local cloud has no read replicas: without the replica it is a whole frame, with it a named error (below).
     road.poll("validate_backup/frame.json", {f'"frameFrom": "{REPLICA}"': '"frameFrom": null'})
     road.run("validate_backup/ledger.json")
+    # Of the operation that framed it.
+    road.poll("validate_backup/compare.json", {CHAOS: BACKUP})
     road.run("create_snapshot/create.json")
     road.poll("create_snapshot/check.json")
     road.poll("validate_backup/observe.json")

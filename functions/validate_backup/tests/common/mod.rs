@@ -77,6 +77,11 @@ pub fn source(dir: &Path, major: u32, options: &ClusterOptions) -> Running {
 }
 
 pub fn start(cluster: &Cluster) -> Running {
+    cluster.start(&start_options()).unwrap()
+}
+
+/// What every server of these tests is started with.
+pub fn start_options() -> StartOptions {
     let settings = [
         ("max_prepared_transactions", "20"),
         ("max_connections", "60"),
@@ -84,7 +89,7 @@ pub fn start(cluster: &Cluster) -> Running {
         ("shared_buffers", "32MB"),
     ];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    cluster.start(&StartOptions { settings, ..StartOptions::default() }).unwrap()
+    StartOptions { settings, ..StartOptions::default() }
 }
 
 /// How to reach a server as its superuser.

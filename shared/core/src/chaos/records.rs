@@ -137,7 +137,7 @@ pub fn save(journal: &Journal, before: u64, locks: &[Lock]) -> Change {
 /// Whether the holder of an experiment's lock still works: its journal tells, not its execution, because a watchdog
 /// finishes what an execution left. Locks and journal are written together, so a lock without a journal has outlived it.
 pub fn holder_of(journal: Option<&Journal>) -> HolderState {
-    if journal.is_some_and(Journal::is_open) { HolderState::Running } else { HolderState::Ended }
+    if journal.is_some_and(Journal::is_open) { HolderState::Unfinished } else { HolderState::Ended }
 }
 
 /// A plan that waits for approvals.
@@ -396,6 +396,7 @@ mod tests {
         assert_eq!(save(&journal, 4, &locks).writes.len(), 1, "it still runs");
         journal.status = Phase::Stuck;
         assert_eq!(save(&journal, 4, &locks).writes.len(), 1, "what is not as it was stays locked");
+        assert_eq!(holder_of(Some(&journal)), HolderState::Unfinished);
         journal.status = Phase::Ended;
         let change = save(&journal, 4, &locks);
         assert_eq!(change.writes.get(1), Some(&Write::Delete(Lock::key("orders"), Expect::Version(2))));

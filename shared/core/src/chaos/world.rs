@@ -317,8 +317,13 @@ impl Change {
                 format!("lambda delete-function-concurrency --function-name {id}")
             }
             Self::BlockRegion | Self::UnblockRegion => {
-                let verb = if *self == Self::BlockRegion { "block" } else { "unblock" };
-                return format!("lifeboat chaos_runner: {{\"{verb}\": {{\"region\": \"{id}\"}}}}");
+                // The function takes no block by hand, and an unblocking only by name.
+                let (verb, by) = if *self == Self::BlockRegion {
+                    ("block", "")
+                } else {
+                    ("unblock", ", \"by\": \"operator\"")
+                };
+                return format!("lifeboat chaos_runner: {{\"{verb}\": {{\"region\": \"{id}\"{by}}}}}");
             }
         };
         format!("aws --region {region} {words}")

@@ -12,6 +12,7 @@
 mod earlier;
 mod evidence;
 mod keyed;
+pub mod live;
 pub mod quick;
 mod table;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod earlier;
 mod keyed;
+mod live;
 mod properties;
 mod tables;
 mod whole;

@@ -116,6 +116,9 @@ proptest! {
         }
         let report = world.judge().unwrap();
         prop_assert_eq!(report.judgement.verdict, Verdict::Proven, "{:?} {:?}", report.tables, report.findings);
+        // Nor is it when the source is compared with itself.
+        let compared = world.compare().unwrap();
+        prop_assert!(compared.different.is_empty() && compared.faults.is_empty(), "{:?}", compared);
     }
 
     #[test]
