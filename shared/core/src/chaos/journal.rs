@@ -512,7 +512,7 @@ impl Journal {
             .filter(|finding| finding.verdict != Verdict::Passed)
             .filter(|finding| !self.during.iter().any(|known| known.probe == finding.probe))
             .collect();
-        let holds = self.holds(sight);
+        let holds = Self::holds(sight);
         let turned = self.turned(holds, now);
         if !news.is_empty() || turned.is_some() || now + LEASE / 2 >= self.lease_until {
             let mut next = turned.unwrap_or_else(|| self.written(now));
@@ -525,7 +525,7 @@ impl Journal {
     }
 
     /// Whether the steady state holds. A database that is not available is no steady state, whatever is asked besides.
-    fn holds(&self, sight: &Sight<'_>) -> bool {
+    fn holds(sight: &Sight<'_>) -> bool {
         let away =
             |state: &Option<State>| matches!(state, Some(State::Database(_))) && healthy(state.as_ref()) == 0;
         sight.steady.iter().all(|finding| finding.verdict == Verdict::Passed)
