@@ -87,9 +87,11 @@ def code_by_kms(key: str, text: bytes, region: str | None) -> str:
 
 def send(function: str, payload: str, region: str | None) -> dict:
     """What `chaos_runner` answers."""
-    with tempfile.NamedTemporaryFile() as answer:
-        aws(["lambda", "invoke", "--function-name", function, "--cli-binary-format", "raw-in-base64-out", "--payload",
-             payload, answer.name], region)
+    with tempfile.NamedTemporaryFile() as file, tempfile.NamedTemporaryFile() as answer:
+        file.write(payload.encode())
+        file.flush()
+        # `fileb://` is taken as it is by both versions of the CLI.
+        aws(["lambda", "invoke", "--function-name", function, "--payload", f"fileb://{file.name}", answer.name], region)
         return json.loads(Path(answer.name).read_text())
 
 

@@ -52,7 +52,9 @@ def stage(directory):
         approvers = cloud.client("secretsmanager").create_secret(
             Name="lifeboat-test/approvers", SecretString=json.dumps({who: key.hex() for who, key in APPROVERS.items()}))
         stage.prepare({
-            "ChaosApprovalKey": approvers["ARN"], "ChaosSettlingSeconds": "1",
+            "ChaosApprovalKey": approvers["ARN"], "ChaosSettlingSeconds": "3",
+            # The shortest: a road of the scenarios waits it out.
+            "ChaosApprovalMinutes": "1",
             "RestoreTimeoutMinutes": "1", "BreakerFailures": "100", "BreakerWindowMinutes": "1",
             "SourceSecretArns": f"arn:aws:secretsmanager:us-east-1:{cloud.account}:secret:lifeboat-test/*"})
         yield stage

@@ -17,12 +17,13 @@ import uuid
 from pathlib import Path
 
 from cloud import TARGET_REGIONS
+from experiments import create_function, let_the_lease_run_out, watched_to_the_end
 from stage import Stage, StageError, plain, until
 
 HERE = Path(__file__).resolve().parent
 SCENARIOS = HERE.parent
 ROOT = SCENARIOS.parent.parent
-KINDS = ("backup", "proof", "fleet")
+KINDS = ("backup", "proof", "fleet", "chaos")
 TOPICS = ("Critical", "Warning", "Info")
 # Errors of the services themselves, which every machine retries.
 SERVICE_ERRORS = ("Lambda.Unknown", "Sandbox.Timedout", "States.Timeout")
@@ -41,7 +42,11 @@ RECORDED_AS = {"Lambda.Unknown": "Dr.FunctionKilled", "Runtime.ExitError": "Dr.F
                "Sfn.SdkClientException": "Dr.AwsUnreachable", "Sfn.ThrottlingException": "Dr.Throttled",
                "Sfn.ExecutionDoesNotExistException": "Dr.AwsRejected"}
 # Alerts about these are warnings: nothing is wrong with the installation.
-WARNINGS = ("Dr.OperationInProgress", "Dr.EmergencyStopActive")
+WARNINGS = ("Dr.OperationInProgress", "Dr.EmergencyStopActive", "Dr.FreezeWindow", "Dr.ApprovalRequired",
+            "Dr.PreCheckFailed", "Dr.BlastRadiusExceeded", "Dr.FaultImpossible", "Dr.TargetMissing", "Dr.TargetNotAllowed",
+            "Dr.RollbackMissing")
+# What a task that waits for a token adds to its integration's name.
+TOKEN = ".waitForTaskToken"
 READS = re.compile(r":(Describe|Get|List|ConditionCheck|Head)")
 
 
@@ -128,7 +133,7 @@ def _walk(states: dict):
 def _raisable(state: dict, raises: dict, classes: dict[str, str]) -> dict[str, list[str]]:
     """The errors that a Task can raise, by class."""
     arguments = state.get("Arguments", {})
-    resource = state["Resource"].removeprefix("arn:aws:states:::")
+    resource = state["Resource"].removeprefix("arn:aws:states:::").removesuffix(TOKEN)
     if resource != "lambda:invoke":
         known = raises["integrations"][resource]
         return {"retry": known["retry"], "terminal": known["terminal"], "operator": []}
@@ -169,10 +174,13 @@ def cases(full: bool) -> list[Case]:
                 return {"raise": {"error": error, "cause": json.dumps(
                     {"errorType": error, "errorMessage": f"{error}, ordered by a test"})}}
 
-            is_function = state["Resource"].endswith("lambda:invoke")
+            is_function = state["Resource"].removesuffix(TOKEN).endswith("lambda:invoke")
+            # Where a token is waited for, a timeout is the end of the wait, and no trouble of the service.
+            of_services = [error for error in SERVICE_ERRORS
+                           if error != "States.Timeout" or not state["Resource"].endswith(TOKEN)]
             for error in some(errors["retry"]):
                 case(f"{error}-once", recovers, raising(error))
-            for error in some([*errors["retry"], *(SERVICE_ERRORS if is_function else [])]):
+            for error in some([*errors["retry"], *(of_services if is_function else [])]):
                 case(f"{error}-always", fails, raising(error), injected=error, count=0)
             for kind in ("terminal", "operator"):
                 for error in some(errors[kind]):
@@ -180,9 +188,9 @@ def cases(full: bool) -> list[Case]:
             case("twice", recovers, {"twice": True})
             case("stopped", STOPPED, {"stop": True})
             if is_function:
-                case("service-errors-in-a-row", recovers, *map(raising, SERVICE_ERRORS))
+                case("service-errors-in-a-row", recovers, *map(raising, of_services))
                 case("killed-in-the-middle", recovers, {"killAtCall": 1}, kills=True)
-                for error in some(["Lambda.Unknown", "States.Timeout"]):
+                for error in some([error for error in ("Lambda.Unknown", "States.Timeout") if error in of_services]):
                     case(f"answer-lost-to-{error}", recovers, {"lose": {"error": error}})
             elif errors["retry"]:
                 case("answer-lost", recovers, {"lose": {"error": errors["retry"][0]}})
@@ -212,7 +220,10 @@ class Lane:
         self.stage, self.name = stage, f"lane-{number}"
         # Whose locks were due to be left: they stay until the next operation takes them over.
         self.left_by: set[str] = set()
-        self.locks = (f"lock#{self.name}", f"lock#fleet:{self.name}")
+        self.function = f"{self.name}-target"
+        self.locks = (f"lock#{self.name}", f"lock#fleet:{self.name}", f"lock#experiment:{self.name}",
+                      f"lock#chaos:function:{stage.cloud.region}:{self.function}")
+        create_function(stage, self.function)
         database = stage.create_database(self.name, Tags=[{"Key": "lane", "Value": self.name}])
         database.sql("create table item (id int primary key, name text)",
                      "insert into item select n, 'item ' || n from generate_series(1, 500) n", "checkpoint")
@@ -234,7 +245,7 @@ class Lane:
 
     def fill(self, value):
         """Puts the lane's own things in the place of `{database}` and the like."""
-        named = {"{database}": self.name, "{snapshot}": f"{self.name}-whole",
+        named = {"{database}": self.name, "{function}": self.function, "{snapshot}": f"{self.name}-whole",
                  "{damaged snapshot}": f"{self.name}-damaged",
                  "{missing key}": f"arn:aws:kms:eu-west-1:{self.stage.cloud.account}:key/"
                                   "00000000-0000-0000-0000-000000000000"}
@@ -258,7 +269,20 @@ class Harness:
         self.lanes = [Lane(stage, number) for number in range(lanes)]
 
     def run(self, all_cases: list[Case]) -> dict[str, Result]:
-        """Runs the cases; a lane takes the next one as soon as it is free. At the end each lane runs undisturbed."""
+        """Runs the cases; a lane takes the next one as soon as it is free. At the end each lane runs undisturbed.
+
+        Machines whose descriptions ask for another pace come after the others."""
+        def pace(name):
+            return self._machines[name].told.get("waitScale")
+        results: dict[str, Result] = {}
+        for wait_scale in sorted({pace(name) for name in self._machines}, key=lambda scale: scale or 0):
+            if wait_scale:
+                self.stage.cloud.set_wait_scale(wait_scale)
+            machines = [description for name, description in self._machines.items() if pace(name) == wait_scale]
+            results |= self._run([case for case in all_cases if pace(case.machine) == wait_scale], machines)
+        return results
+
+    def _run(self, all_cases: list[Case], machines: list[Description]) -> dict[str, Result]:
         waiting: queue.SimpleQueue = queue.SimpleQueue()
         for case in all_cases:
             waiting.put(case)
@@ -271,7 +295,7 @@ class Harness:
                 except queue.Empty:
                     break
                 results[case.name] = self._guarded(lane, case)
-            for description in self._machines.values():
+            for description in machines:
                 road_name, road = next(iter(description.told["roads"].items()))
                 case = Case(description.name, lane.name, f"undisturbed-{road_name}", road,
                             description.told["ends"][road["ends"]], [])
@@ -325,6 +349,8 @@ class Harness:
         name = f"{re.sub('[^A-Za-z0-9]', '-', case.way)[:40]}-{uuid.uuid4().hex[:10]}"
         self._orders(lane, case, name)
         execution = self._start(lane, case, name)
+        if "removes" in case.road:
+            self._remove(lane, execution, case.road["removes"])
         ended = self.stage.finish(execution, 120)
         until("the attempts with orders are over", lambda: all(
             order["finished"] == order["carried"] for order in self.stage.cloud.order(f"orders?execution={name}")))
@@ -340,6 +366,12 @@ class Harness:
             findings.append(f"{execution} ended {ended['status']} {ended.get('error', '')}; it entered "
                             f"{', '.join(sorted(entered))}; tasks failed with {_failures(history)}")
         return Result(findings, entered=entered, error=ended.get("error"))
+
+    def _remove(self, lane: Lane, execution: str, when: str) -> None:
+        """Takes the lane's function away as soon as a state is entered."""
+        until(f"{when} is entered", lambda: any(
+            event.get("stateEnteredEventDetails", {}).get("name") == when for event in self._history(execution)))
+        self.stage.cloud.client("lambda").delete_function(FunctionName=lane.function)
 
     def _history(self, execution: str) -> list[dict]:
         """The events of an execution and of the children of its distributed Maps."""
@@ -473,6 +505,8 @@ class Harness:
     def clear(self, lane: Lane, execution: str) -> None:
         """Removes what was due to be left, but for locks: the next case begins from nothing but the lane."""
         record = self.record(execution) or {}
+        if record.get("type") == "chaos":
+            self._end_experiment(lane, record["operationId"])
         plan = record.get("plan") or {}
         taken = [plan["snapshotId"]] if plan.get("snapshotId") and not plan.get("target") else []
         if record.get("type") == "fleet":
@@ -492,6 +526,24 @@ class Harness:
         if "secret" in self.leftovers(lane):
             self.stage.cloud.client("secretsmanager").delete_secret(
                 SecretId=left.get("secret") or self.leftovers(lane)["secret"], ForceDeleteWithoutRecovery=True)
+
+
+    def _end_experiment(self, lane: Lane, operation: str) -> None:
+        """The watchdog takes over, as it would after the lease, and everything is as it was before."""
+        functions = self.stage.cloud.client("lambda")
+        try:
+            functions.get_function(FunctionName=lane.function)
+        except functions.exceptions.ResourceNotFoundException:
+            create_function(self.stage, lane.function)
+        journal = self.stage.cloud.client("dynamodb").get_item(
+            TableName=self.stage.outputs["StateTableName"], ConsistentRead=True,
+            Key={"operationId": {"S": f"journal#{operation}"}}).get("Item")
+        if journal and journal["status"]["S"] != "ended":
+            let_the_lease_run_out(self.stage, operation)
+            watched_to_the_end(self.stage, operation)
+        left = functions.get_function_concurrency(FunctionName=lane.function).get("ReservedConcurrentExecutions")
+        if left is not None:
+            raise StageError(f"{lane.function} was not put back: {left} executions are reserved for it")
 
 
 def _deleted(rds, instance: str) -> bool:

@@ -11,8 +11,12 @@ import datetime
 import json
 import os
 import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
+import experiments
 import pytest
 from emulator import Emulator
 from stage import MASTER, until
@@ -24,8 +28,9 @@ ANSWERS = Path(__file__).with_name("expected-answers.json")
 WRITES = os.environ.get("LIFEBOAT_WRITE_ANSWERS") == "1"
 
 FUNCTIONS = ("update_state", "create_snapshot", "validate_backup", "restore_database", "replicate_to_region",
-             "plan_fleet", "health_check")
-MACHINES = {"backup_orchestration": "backup", "prove_backup": "proof", "fleet_backup": "fleet"}
+             "plan_fleet", "health_check", "chaos_runner")
+MACHINES = {"backup_orchestration": "backup", "prove_backup": "proof", "fleet_backup": "fleet",
+            "chaos_experiment": "chaos"}
 GOOD = sorted(path.relative_to(EVENTS).as_posix() for path in EVENTS.glob("*/*.json"))
 BAD = sorted(path.relative_to(EVENTS).as_posix() for path in EVENTS.glob("*/bad/*.json"))
 
@@ -34,7 +39,8 @@ ACCOUNT = "123456789012"
 KEY = f"arn:aws:kms:us-west-2:{ACCOUNT}:key/12345678-1234-1234-1234-123456789012"
 STARTED_AT = "2026-01-02T03:04:05Z"
 BACKUP, PROOF, FLEET = "backup-0123456789abcdef", "proof-fedcba9876543210", "fleet-0123456789abcdef"
-EXPERIMENT = "chaos-0123456789abcdef"
+CHAOS, HASH, TARGET_OF_CHAOS = "chaos-0123456789abcdef", "0123456789abcdef" * 4, "manufacturing-notifier"
+APPROVER, CODE, EXPIRY = "grace@example.com", "00" * 32, "2026-01-02T04:04:05Z"
 DATABASE, REPLICA, SECRET = "prod-manufacturing-db", "prod-manufacturing-db-replica", "prod/manufacturing/lifeboat"
 SNAPSHOT, TARGET = f"lifeboat-{DATABASE}-20260102-030405-01234567", "lifeboat-tmp-fedcba9876543210"
 
@@ -53,6 +59,8 @@ REDACTED = {
     "snapshotXid": ("<xmin:xmax:running>", r"\d+:\d+:[\d,]*"),
     "timeToAvailableSeconds": ("<below 100>", r"\d{1,2}"),
     "durationSeconds": ("<seconds>", r"\d+"),
+    "why": ("the faults stay until <time>", f"the faults stay until {TIME[1]}"),
+    "leaseUntil": TIME, "begunAt": TIME, "putBackAt": TIME,
 }
 
 
@@ -148,7 +156,7 @@ def walk(road: Road) -> None:
     road.poll("validate_backup/frame.json", {f'"frameFrom": "{REPLICA}"': '"frameFrom": null'})
     road.run("validate_backup/ledger.json")
     # Of the operation that framed it.
-    road.poll("validate_backup/compare.json", {EXPERIMENT: BACKUP})
+    road.poll("validate_backup/compare.json", {CHAOS: BACKUP})
     road.run("create_snapshot/create.json")
     road.poll("create_snapshot/check.json")
     road.poll("validate_backup/observe.json")
@@ -201,10 +209,55 @@ def walk(road: Road) -> None:
         road.run("update_state/emergency-stop.json")
     finally:
         road.run("update_state/lift-emergency-stop.json")
+    walk_through_an_experiment(road)
     for machine in MACHINES:
         for sample in GOOD:
             if sample.startswith(f"{machine}/"):
                 road.machine(sample)
+
+
+def signed(operation: str, plan_hash: str, approver: str) -> dict:
+    """An approval, by the script that people use (`make approve`)."""
+    with tempfile.NamedTemporaryFile("w") as key:
+        key.write(experiments.APPROVERS[approver].hex())
+        key.flush()
+        done = subprocess.run(
+            [sys.executable, ROOT / "functions/chaos_runner/tools/approve.py", "--operation", operation, "--plan", plan_hash,
+             "--approver", approver, "--key-file", key.name], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["approve"]["approval"]
+
+
+def walk_through_an_experiment(road: Road) -> None:
+    """A function is throttled, with two approvals, and the experiment is cancelled."""
+    operation = road.run("update_state/begin-chaos.json")["operationId"]
+    known = {CHAOS: operation}
+    known[HASH] = road.run("chaos_runner/plan.json", known)["planHash"]
+    road.run("chaos_runner/await-approval.json", known)
+    approval = signed(operation, known[HASH], "grace")
+    road.run("chaos_runner/approve.json", {
+        **known, APPROVER: "grace", EXPIRY: approval["expiresAt"], CODE: approval["code"]})
+    road.run("chaos_runner/status.json", known)
+    # The last one wakes the state that waits. The sample's token is nobody's, which the answer says.
+    approval = signed(operation, known[HASH], "edsger")
+    assert road.invoke("chaos_runner", {"approve": {"operationId": operation, "approval": approval}})[
+        "errorType"] == "Dr.OperationMissing"
+    road.run("chaos_runner/arm.json", known)
+    answer = road.run("chaos_runner/advance.json", known)
+    if 1 <= answer.get("checkAgainInSeconds", 0) <= 10:
+        answer["checkAgainInSeconds"] = "<1 to 10>"
+    road.run("chaos_runner/cancel.json", known)
+    until("the experiment is over", lambda: road.invoke(
+        "chaos_runner", road.payload("chaos_runner/advance.json", known))["phase"] == "ended")
+    road.run("chaos_runner/report.json", known)
+    road.run("update_state/succeed-chaos.json", known)
+    road.run("chaos_runner/unblock.json")
+    # Of all experiments that there are: how many is for other tests to judge.
+    road.answers["chaos_runner/watch.json"] = {"members": sorted(road.run("chaos_runner/watch.json"))}
+    try:
+        road.run("chaos_runner/emergency-stop.json")["experiments"] = "<number>"
+    finally:
+        road.run("chaos_runner/lift-emergency-stop.json")["experiments"] = "<number>"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -220,6 +273,7 @@ def road(stage, tmp_path_factory):
     road = Road(stage)
     with contextlib.ExitStack() as running:
         running.callback(clear, stage, road)
+        experiments.create_function(stage, TARGET_OF_CHAOS)
         source = stage.create_database(DATABASE, Tags=[{"Key": "lifeboat-backup", "Value": "nightly"}])
         source.script(ROOT / "tests/local-cloud/demo/schema.sql")
         source.script(ROOT / "tests/local-cloud/demo/data.sql", scale=1)
@@ -254,6 +308,8 @@ def readable(stage, secret: str):
 def clear(stage, road: Road) -> None:
     """Takes away what the samples stood on; what the functions made only if they were kept from doing so."""
     rds, secrets = stage.cloud.client("rds"), stage.cloud.client("secretsmanager")
+    with contextlib.suppress(stage.cloud.client("lambda").exceptions.ResourceNotFoundException):
+        stage.cloud.client("lambda").delete_function(FunctionName=TARGET_OF_CHAOS)
     instances, names = [DATABASE], [SECRET]
     if road.trouble:
         instances, names = [DATABASE, TARGET], [SECRET, f"lifeboat/tmp/{TARGET[-16:]}"]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use scenarios::Template;
 use scenarios::template::one_or_many;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// What each role may do, beyond its own log, traces and failure queue. A new call of AWS arrives here, too.
 /// Each of them also reads which Regions it is kept from calling, where the stack's parameter says so.
@@ -277,6 +277,7 @@ fn no_role_may_do_anything_to_everything() {
         "DeliversLogs",
         "AttachesToTheNetwork",
         "LooksAtWhatKnowsNoResources",
+        "AsksAlarms",
         "WakesWhatWaitsForApproval",
     ];
     let template = Template::read().unwrap();
@@ -354,58 +355,127 @@ fn members_are_made_in_temporary_clusters_only() {
 fn what_an_experiment_may_change_carries_the_tag_or_is_listed() {
     let template = Template::read().unwrap();
     let policies = template.properties("ChaosRunnerRole")["Policies"].as_array().unwrap();
-    let breaks = policies.iter().find(|policy| policy["PolicyName"] == "breaks").unwrap();
+    let (breaks, rest): (Vec<_>, Vec<_>) =
+        policies.iter().partition(|policy| policy["PolicyName"] == "breaks");
+    let of = |policies: &[&Value]| -> Vec<Value> {
+        let all =
+            policies.iter().flat_map(|policy| policy["PolicyDocument"]["Statement"].as_array().unwrap());
+        all.cloned().collect()
+    };
     let regions = json!({"Fn::Split": [",", {"Fn::Join": [",", [
         {"Ref": "AWS::Region"}, {"Ref": "HomeRegion"}, {"Fn::Join": [",", {"Ref": "TargetRegions"}]}]]}]});
-    let listed = [
-        ("ChangesListedMachines", "HasListedMachines", "ChaosEc2Ids"),
-        ("ChangesListedGroups", "HasListedGroups", "ChaosAsgNames"),
-        ("ChangesListedTargetGroups", "HasListedTargetGroups", "ChaosTargetGroupArns"),
-        ("ThrottlesListedFunctions", "HasListedFunctions", "ChaosFunctionNames"),
-    ];
-    let mut seen = BTreeSet::new();
-    for statement in breaks["PolicyDocument"]["Statement"].as_array().unwrap() {
-        let choice = &statement["Fn::If"];
-        let it = if choice.is_null() { statement } else { &choice[1] };
-        let sid = it["Sid"].as_str().unwrap();
-        let equals = &it["Condition"]["StringEquals"];
-        assert_eq!(equals["aws:RequestedRegion"], regions, "{sid}");
-        let tagged = equals["aws:ResourceTag/dr:chaos"] == "allowed";
-        if let Some((_, condition, parameter)) = listed.iter().find(|(name, ..)| *name == sid) {
-            assert_eq!(choice[0], *condition, "{sid}");
-            assert!(it["Resource"].to_string().contains(parameter) && !tagged, "{sid}: {}", it["Resource"]);
-        } else {
-            assert!(tagged || sid == "GivesSecurityGroups", "{sid} needs no tag");
+    let mut changes = BTreeSet::new();
+    for statement in of(&breaks) {
+        let listed = statement["Fn::If"][0] == "HasListed";
+        let statement = if listed { &statement["Fn::If"][1] } else { &statement };
+        let equals = &statement["Condition"]["StringEquals"];
+        assert_eq!(equals["aws:RequestedRegion"], regions, "{statement}");
+        let actions = one_or_many(&statement["Action"]);
+        if actions == [&json!("ec2:ModifyInstanceAttribute")] {
+            // The groups of a machine; the machine itself is authorised, too.
+            let groups = statement["Resource"]["Fn::Sub"].as_str().unwrap();
+            assert!(groups.ends_with(":security-group/*"), "{groups}");
+            continue;
         }
-        seen.extend(one_or_many(&it["Action"]).into_iter().filter_map(serde_json::Value::as_str));
+        assert!(listed || equals["aws:ResourceTag/dr:chaos"] == "allowed", "{statement}");
+        changes.extend(actions.into_iter().map(|action| action.as_str().unwrap().to_owned()));
     }
-    let elsewhere: Vec<&str> = policies
-        .iter()
-        .filter(|policy| policy["PolicyName"] != "breaks")
-        .flat_map(|policy| policy["PolicyDocument"]["Statement"].as_array().unwrap())
-        .map(|statement| if statement["Fn::If"].is_null() { statement } else { &statement["Fn::If"][1] })
-        .flat_map(|statement| one_or_many(&statement["Action"]))
-        .filter_map(serde_json::Value::as_str)
-        .collect();
-    assert!(elsewhere.iter().all(|action| !seen.contains(action)), "{elsewhere:?}");
-    assert_eq!(seen.len(), 18, "{seen:?}");
+    assert_eq!(changes.len(), 18, "{changes:?}");
+    for statement in of(&rest) {
+        let statement = if statement["Fn::If"].is_null() { &statement } else { &statement["Fn::If"][1] };
+        for action in one_or_many(&statement["Action"]) {
+            assert!(!changes.contains(action.as_str().unwrap()), "{statement}");
+        }
+    }
 }
 
-/// What the four parameters list becomes one ARN for each name.
+/// Parameters as a large installation has them, and what `Ref` and `Fn::GetAtt` give for everything else.
+fn value_of(name: &str) -> Value {
+    match name {
+        "AWS::Partition" => json!("aws"),
+        "AWS::Region" | "HomeRegion" => json!("ap-southeast-2"),
+        "AWS::AccountId" => json!("123456789012"),
+        "AWS::StackName" => json!("lifeboat-production"),
+        "TargetRegions" => json!(["ap-southeast-1", "ap-northeast-1", "eu-central-1"]),
+        "ChaosEc2Ids" => json!(["i-0123456789abcdef0", "i-0123456789abcdef1"]),
+        "ChaosAsgNames" => json!(["manufacturing-api-asg", "manufacturing-worker-asg"]),
+        "ChaosFunctionNames" => json!(["manufacturing-notifier"]),
+        "ChaosTargetGroupArns"
+        | "ChaosApproverKeyArns"
+        | "ChaosChannelTopicArns"
+        | "HomeKeyArns"
+        | "SourceSecretArns"
+        | "DatabaseUserArns" => json!(["a".repeat(110), "b".repeat(110)]),
+        _ => json!("arn:aws:service:ap-southeast-2:123456789012:of-the-longer-kind/lifeboat-production-name"),
+    }
+}
+
+/// What CloudFormation makes of a part of the template in which all conditions hold.
+fn evaluated(part: &Value) -> Value {
+    match part {
+        Value::Array(items) => items.iter().map(evaluated).collect(),
+        Value::Object(members) => {
+            let single = members.iter().next().filter(|_| members.len() == 1);
+            match single.map(|(name, inner)| (name.as_str(), inner)) {
+                Some(("Ref", name)) => value_of(name.as_str().unwrap()),
+                Some(("Fn::GetAtt", path)) => value_of(&path.to_string()),
+                Some(("Fn::If", choice)) => evaluated(&choice[1]),
+                Some(("Fn::Sub", text)) => json!(substituted(text.as_str().unwrap())),
+                Some(("Fn::Join", join)) => json!(joined(&join[0], &evaluated(&join[1]))),
+                Some(("Fn::Split", split)) => {
+                    let text = evaluated(&split[1]);
+                    text.as_str().unwrap().split(split[0].as_str().unwrap()).map(|part| json!(part)).collect()
+                }
+                _ => members.iter().map(|(name, inner)| (name.clone(), evaluated(inner))).collect(),
+            }
+        }
+        text => text.clone(),
+    }
+}
+
+fn substituted(text: &str) -> String {
+    let mut parts = text.split("${");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |done, part| {
+        let (name, rest) = part.split_once('}').unwrap();
+        format!("{done}{}{rest}", value_of(name).as_str().unwrap())
+    })
+}
+
+fn joined(between: &Value, parts: &Value) -> String {
+    let parts: Vec<&str> = parts.as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
+    parts.join(between.as_str().unwrap())
+}
+
+/// IAM counts the characters of all policies in a role, without white space: 10,240 at most.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>
 #[test]
-fn a_list_of_names_becomes_a_list_of_arns() {
+fn a_roles_policies_fit_into_a_role_also_where_every_condition_holds() {
+    let template = Template::read().unwrap();
+    for (id, role) in template.resources("AWS::IAM::Role") {
+        let policies = role["Properties"]["Policies"].as_array().unwrap();
+        let size: usize =
+            policies.iter().map(|policy| evaluated(&policy["PolicyDocument"]).to_string().len()).sum();
+        assert!(size <= 10_240, "{id}: {size} characters");
+    }
+}
+
+/// What the parameters list becomes one ARN for each name; what is not given becomes an ARN without a name.
+#[test]
+fn lists_of_names_become_a_list_of_arns() {
     let template = Template::read().unwrap();
     let statements = template.statements("ChaosRunnerRole");
-    for (sid, prefix) in [
-        ("ChangesListedMachines", "arn:*:ec2:*:*:instance/"),
-        ("ChangesListedGroups", "arn:*:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/"),
-        ("ThrottlesListedFunctions", "arn:*:lambda:*:*:function:"),
-    ] {
-        let statement = statements.iter().find(|statement| statement["Sid"] == sid).unwrap();
-        let split = &statement["Resource"]["Fn::Split"];
-        let [begin, names] = split[1]["Fn::Join"][1].as_array().unwrap().as_slice() else { panic!("{sid}") };
-        assert_eq!((&split[0], &split[1]["Fn::Join"][0]), (&json!(","), &json!("")), "{sid}");
-        assert_eq!(begin, prefix, "{sid}");
-        assert_eq!(names["Fn::Join"][0], format!(",{prefix}"), "{sid}");
-    }
+    let listed = statements.iter().find(|statement| statement["Sid"] == "ChangesWhatIsListed").unwrap();
+    assert_eq!(
+        evaluated(&listed["Resource"]),
+        json!([
+            "arn:*:ec2:*:*:instance/i-0123456789abcdef0",
+            "arn:*:ec2:*:*:instance/i-0123456789abcdef1",
+            "arn:*:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/manufacturing-api-asg",
+            "arn:*:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/manufacturing-worker-asg",
+            "arn:*:lambda:*:*:function:manufacturing-notifier",
+            "a".repeat(110),
+            "b".repeat(110),
+        ])
+    );
 }
