@@ -62,6 +62,10 @@ def killed(stage, subject, state: str, call: int) -> tuple[str, bool]:
     return operation, came == "killed"
 
 
+def over_at_last(stage, operation: str, what: str) -> None:
+    until(f"{what}: it is over", lambda: phase(stage, operation) in ("ended", "stuck"), 120, pause=0.5)
+
+
 @pytest.fixture(scope="module")
 def deaths(stage):
     """For every fault and every entry of its journal: what the watchdog made of it."""
@@ -77,7 +81,7 @@ def deaths(stage):
             name = f"{fault}, killed in {state} at call {call}"
             operation, was_killed = killed(stage, subject, state, call)
             let_the_lease_run_out(stage, operation)
-            until(f"{name} is over", lambda: phase(stage, operation) in ("ended", "stuck"), 120, pause=0.5)
+            over_at_last(stage, operation, name)
             told = report(stage, operation)
             with contextlib.suppress(Exception):
                 until(f"{fault}: as recorded", subject.as_recorded, 30)
