@@ -24,6 +24,7 @@ use dr_chaos::World;
 use dr_core::changes::Change;
 use dr_core::chaos::journal::Journal;
 use dr_core::chaos::records::{self, Pending};
+use dr_core::control::Lock;
 use dr_core::ids::{OperationId, Region};
 use dr_core::{DrError, ErrorName, Result};
 
@@ -148,15 +149,23 @@ impl Desk<'_> {
         })
     }
 
-    /// Writes a journal that follows the one of version `before`; with it the locks go when it has ended.
+    /// Writes a journal that follows the one of version `before`. Before it ends its report is written: there is none that
+    /// ended without. With the end the locks go, that of the experiment among them, whose execution may be gone.
     async fn save(&self, journal: &Journal, before: u64) -> Result<Applied> {
         let mut locks = Vec::new();
         if !journal.is_open() {
-            for name in records::locks_of(&journal.plan, &self.region) {
-                locks.extend(self.table.read(&dr_core::control::Lock::key(&name)).await?);
+            self.write_report(journal).await?;
+            let experiment = records::resource(&journal.plan.experiment_id);
+            let resources = records::locks_of(&journal.plan, &self.region);
+            for name in resources.iter().chain([&experiment]) {
+                locks.extend(self.table.read(&Lock::key(name)).await?);
             }
         }
-        self.table.apply(&records::save(journal, before, &locks)).await
+        let applied = self.table.apply(&records::save(journal, before, &locks)).await?;
+        if applied == Applied::Yes {
+            told::count(journal);
+        }
+        Ok(applied)
     }
 
     /// Applies what `decide` says about what it reads, again when somebody else wrote in between.

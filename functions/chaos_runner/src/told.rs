@@ -1,5 +1,7 @@
 //! What people are told: requests for approval, and reports.
 
+use std::time::Duration;
+
 use dr_aws::metrics;
 use dr_aws::objects::Overwrite;
 use dr_core::chaos::journal::Journal;
@@ -76,7 +78,7 @@ impl Handler {
 }
 
 impl Desk<'_> {
-    /// Writes the report of an experiment that is over or stuck, and counts it. The same again is the same.
+    /// Writes the report of an experiment that is over or stuck. The same again is the same.
     ///
     /// # Errors
     /// [`ErrorName::OperationInProgress`] while it runs.
@@ -96,9 +98,6 @@ impl Desk<'_> {
         let body = as_json("an experiment's report", &kept)?;
         let bucket = self.handler.clients.bucket(&self.handler.config.bucket);
         Box::pin(bucket.put(&key, body, "application/json", Overwrite::Allowed)).await?;
-        let seconds =
-            report.metrics.recovery_time.map(|time| std::time::Duration::from_millis(time.unsigned_abs()));
-        metrics::operation_ended("experiment", word(report.status), seconds.map(|time| time.as_secs_f64()));
         let summary = summary(journal, &report, &key);
         Ok(Reported {
             operation_id: journal.owner.clone(),
@@ -123,6 +122,16 @@ impl Desk<'_> {
         };
         let client = self.handler.clients.topics();
         Box::pin(client.publish(topic, &subject(reported), &reported.summary)).await
+    }
+}
+
+/// Counts an experiment that is over, or has just become stuck.
+pub(crate) fn count(journal: &Journal) {
+    let Some(report) = report::report(journal) else { return };
+    metrics::operation_ended("experiment", word(report.status), None);
+    if let Some(time) = report.metrics.recovery_time {
+        let seconds = Duration::from_millis(time.unsigned_abs()).as_secs_f64();
+        metrics::value(metrics::RECOVERY_TIME_SECONDS, "experiment", seconds);
     }
 }
 
@@ -158,7 +167,7 @@ fn summary(journal: &Journal, report: &Report, key: &str) -> String {
     if let Some(milliseconds) = report.metrics.recovery_time {
         lines.push(format!(
             "Recovery time: {:.1} s.",
-            std::time::Duration::from_millis(milliseconds.unsigned_abs()).as_secs_f64()
+            Duration::from_millis(milliseconds.unsigned_abs()).as_secs_f64()
         ));
     }
     match report.metrics.data_integrity {

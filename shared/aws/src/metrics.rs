@@ -33,6 +33,8 @@ pub const BACKUP_AGE_SECONDS: &str = "dr_backup_age_seconds";
 pub const STORAGE_USED_PERCENT: &str = "dr_storage_used_percent";
 /// What the database that is worst off would lose if the home Region died now.
 pub const RPO_IF_REGION_DIED_SECONDS: &str = "dr_rpo_if_region_died_seconds";
+/// How long a system needed to recover, as measured, by `operation`.
+pub const RECOVERY_TIME_SECONDS: &str = "dr_recovery_time_seconds";
 /// Experiments that left something that could not be put back, by `operation`.
 pub const EXPERIMENTS_STUCK: &str = "dr_experiments_stuck";
 
@@ -94,6 +96,11 @@ pub fn init(settings: &Settings) {
                     RPO_IF_REGION_DIED_SECONDS,
                     Unit::Seconds,
                     "What would be lost if the home Region died now"
+                );
+                metrics::describe_gauge!(
+                    RECOVERY_TIME_SECONDS,
+                    Unit::Seconds,
+                    "How long a system needed to recover"
                 );
                 metrics::describe_gauge!(
                     EXPERIMENTS_STUCK,

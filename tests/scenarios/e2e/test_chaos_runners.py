@@ -3,6 +3,7 @@ its lease runs out, and the watchdog brings the world back to what was recorded.
 """
 
 import contextlib
+import threading
 
 import pytest
 from experiments import (
@@ -13,7 +14,8 @@ from experiments import (
     let_the_lease_run_out,
     operation_of,
     phase,
-    watched_to_the_end,
+    report,
+    watch,
 )
 from stage import until
 from test_chaos import FAULTS
@@ -53,11 +55,15 @@ def killed(stage, subject, state: str, call: int) -> tuple[str, bool]:
         ended = client.describe_execution(executionArn=execution)["status"] != "RUNNING"
         return mine["finished"] and "killed" or ended and "ended"
     came = until(f"{name} is killed", over, 90, pause=0.05)
-    with contextlib.suppress(client.exceptions.ExecutionDoesNotExist):
+    with contextlib.suppress(client.exceptions.ClientError):
         client.stop_execution(executionArn=execution)
     stage.cloud.order(f"orders?execution={name}", method="DELETE")
     assert order is not None
     return operation, came == "killed"
+
+
+def over_at_last(stage, operation: str, what: str) -> None:
+    until(f"{what}: it is over", lambda: phase(stage, operation) in ("ended", "stuck"), 120, pause=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +78,27 @@ def deaths(stage):
         assert stage.finish(reference, 240)["status"] == "SUCCEEDED"
         until(f"{fault}: as recorded", subject.as_recorded)
         for state, call in entries(stage, reference):
+            name = f"{fault}, killed in {state} at call {call}"
             operation, was_killed = killed(stage, subject, state, call)
             let_the_lease_run_out(stage, operation)
-            told = watched_to_the_end(stage, operation)
+            over_at_last(stage, operation, name)
+            told = report(stage, operation)
             with contextlib.suppress(Exception):
                 until(f"{fault}: as recorded", subject.as_recorded, 30)
             came.append((f"{state}, call {call}", was_killed, told, subject.as_recorded(), subject.look()))
         return subject, came
-    return each(FAULTS, die, TOGETHER)
+    over = threading.Event()
+
+    def look():
+        while not over.wait(0.5):
+            watch(stage)
+    watchdog = threading.Thread(target=look, daemon=True)
+    watchdog.start()
+    try:
+        return each(FAULTS, die, TOGETHER)
+    finally:
+        over.set()
+        watchdog.join()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -92,5 +111,5 @@ def test_whatever_entry_the_runner_dies_after_the_world_is_put_back(stage, death
         assert told["commands"] == [], where
         assert told["status"] in ("rolled-back", "aborted", "completed"), (where, told["reason"])
     told = [told for where, was_killed, told, *_ in came if was_killed and where.startswith("InjectFaults")]
-    assert {report["status"] for report in told} == {"rolled-back"}
-    assert any(report["reason"]["kind"] == "runner-lost" for report in told)
+    assert {one["status"] for one in told} == {"rolled-back"}
+    assert any(one["reason"]["kind"] == "runner-lost" for one in told)

@@ -512,20 +512,28 @@ impl Journal {
             .filter(|finding| finding.verdict != Verdict::Passed)
             .filter(|finding| !self.during.iter().any(|known| known.probe == finding.probe))
             .collect();
-        let turned = self.turned(sight.steady, now);
+        let holds = Self::holds(sight);
+        let turned = self.turned(holds, now);
         if !news.is_empty() || turned.is_some() || now + LEASE / 2 >= self.lease_until {
             let mut next = turned.unwrap_or_else(|| self.written(now));
             next.during.extend(news.into_iter().cloned());
             return Decision::Write(Box::new(next));
         }
         let left = u32::try_from(end.duration_since(now).as_secs()).unwrap_or(u32::MAX).max(1);
-        let seconds = left.min(self.look_again(sight.steady, now));
+        let seconds = left.min(self.look_again(holds, now));
         Decision::Wait { seconds, why: format!("the faults stay until {end}") }
     }
 
+    /// Whether the steady state holds. A database that is not available is no steady state, whatever is asked besides.
+    fn holds(sight: &Sight<'_>) -> bool {
+        let away =
+            |state: &Option<State>| matches!(state, Some(State::Database(_))) && healthy(state.as_ref()) == 0;
+        sight.steady.iter().all(|finding| finding.verdict == Verdict::Passed)
+            && !sight.states.values().any(away)
+    }
+
     /// The journal with the moment in which the steady state was lost, or was back; `None` when neither is news.
-    fn turned(&self, steady: &[Finding], now: Timestamp) -> Option<Self> {
-        let holds = steady.iter().all(|finding| finding.verdict == Verdict::Passed);
+    fn turned(&self, holds: bool, now: Timestamp) -> Option<Self> {
         let lost = self.disturbed_at.is_some() && self.restored_at.is_none();
         if holds != lost {
             return None;
@@ -537,10 +545,9 @@ impl Journal {
     }
 
     /// When to look again, seconds: soon while the steady state is lost.
-    fn look_again(&self, steady: &[Finding], now: Timestamp) -> u32 {
-        let lost = steady.iter().any(|finding| finding.verdict != Verdict::Passed);
+    fn look_again(&self, holds: bool, now: Timestamp) -> u32 {
         let fresh = [self.disturbed_at, self.put_back_at].iter().flatten().any(|&at| at + LOOK_CLOSELY > now);
-        if lost && fresh { 1 } else { LOOK_SECONDS }
+        if !holds && fresh { 1 } else { LOOK_SECONDS }
     }
 
     fn put_back(&self, sight: &Sight<'_>, now: Timestamp) -> Decision {
@@ -633,7 +640,7 @@ impl Journal {
     fn recover(&self, sight: &Sight<'_>, now: Timestamp) -> Decision {
         let passed = |findings: &[Finding]| findings.iter().all(|finding| finding.verdict == Verdict::Passed);
         let steady = passed(sight.steady);
-        let turned = self.turned(sight.steady, now);
+        let turned = self.turned(steady, now);
         if turned.is_some() || (steady && self.recovered_at.is_none()) {
             let mut next = turned.unwrap_or_else(|| self.written(now));
             next.recovered_at = next.recovered_at.or(steady.then_some(now));
@@ -652,7 +659,7 @@ impl Journal {
             return Decision::Write(Box::new(self.written(now)));
         }
         let why = first_fault(sight.steady).or_else(|| first_fault(sight.checks));
-        let seconds = self.look_again(sight.steady, now);
+        let seconds = self.look_again(steady, now);
         Decision::Wait { seconds, why: why.unwrap_or_else(|| "the checks at the end".to_owned()) }
     }
 }

@@ -579,7 +579,10 @@ fn what_comes_back_by_itself_is_measured_from_the_first_change() {
     let since = journal.restored_at.unwrap().duration_since(journal.entries[0].begun_at.unwrap());
     assert_eq!(report.metrics.recovery_time, i64::try_from(since.as_millis()).ok());
     assert!(report.metrics.recovery_time > Some(0) && report.metrics.outage > Some(0));
+    // A database that is away is enough, and what has none needs a probe that does not pass.
     let (calm, _, _) = run(request, Meanwhile::default(), |_| Trouble::None);
+    assert!(super::report::report(&calm).unwrap().metrics.outage > Some(0));
+    let (calm, _, _) = run(&experiments()[15], Meanwhile::default(), |_| Trouble::None);
     assert_eq!(super::report::report(&calm).unwrap().metrics.recovery_time, Some(0));
 }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::journal::{Journal, Phase, Reason, StepStatus};
 use super::probe::{Finding, Probe, Verdict};
+use super::world::State;
 
 /// How an experiment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -28,7 +29,8 @@ pub enum Outcome {
 pub struct Metrics {
     /// How long the system needed, milliseconds, as exact as the looks (one second for the first minutes): where it
     /// came back while the faults were in, from the first change; else from the moment in which they began to be taken
-    /// out. 0 when the steady state was never seen lost; absent when it did not come back, or nothing was asked.
+    /// out. A database that is not available counts as lost, also when no probe asks. 0 when the steady state was never
+    /// seen lost; absent when it did not come back, or when there was nothing to tell it by.
     pub recovery_time: Option<i64>,
     /// From the first look that found the steady state lost to the first that found it back, milliseconds.
     pub outage: Option<i64>,
@@ -100,7 +102,8 @@ fn outage(journal: &Journal) -> Option<SignedDuration> {
 }
 
 fn recovery_time(journal: &Journal) -> Option<i64> {
-    if journal.plan.steady_state.is_empty() || journal.recovered_at.is_none() {
+    let databases = journal.entries.iter().any(|entry| matches!(entry.step.recorded, State::Database(_)));
+    if (journal.plan.steady_state.is_empty() && !databases) || journal.recovered_at.is_none() {
         return None;
     }
     if journal.disturbed_at.is_none() {
