@@ -60,7 +60,8 @@ REDACTED = {
     "timeToAvailableSeconds": ("<below 100>", r"\d{1,2}"),
     "durationSeconds": ("<seconds>", r"\d+"),
     "why": ("the faults stay until <time>", f"the faults stay until {TIME[1]}"),
-    "leaseUntil": TIME, "begunAt": TIME, "putBackAt": TIME,
+    "planHash": ("<sha256>", r"[0-9a-f]{64}"),
+    "planKey": ("<the operation's plan>", r"chaos/chaos-[0-9a-f]{16}/plan-[0-9a-f]{64}\.json"),
 }
 
 
