@@ -892,11 +892,25 @@ def test_what_cannot_come_back_is_forgotten_by_hand(scene):
 
 # What is about all experiments, one after the other
 
+@pytest.fixture(scope="module")
+def abandoned(alone, scene):
+    """An experiment whose execution was stopped when its faults were in, and the watchdog on its schedule."""
+    subject = scene.subjects.make("function-throttle")
+    execution, operation = scene.observing(subject.experiment(parameters=LONG))
+    scene.stage.cloud.client("stepfunctions").stop_execution(executionArn=execution)
+    assert phase(scene.stage, operation) == "observing" and not subject.as_recorded()
+    let_the_lease_run_out(scene.stage, operation)
+    scene.stage.set_watchdog("ENABLED")
+    yield subject, operation
+    scene.stage.set_watchdog("DISABLED")
+
+
 def test_nothing_of_all_that_touched_what_was_only_named(alone):
     """Resources that were named in everything that was refused looked the same all the while."""
     assert alone["watching"].seen == []
 
 
+@pytest.mark.usefixtures("abandoned")
 def test_nothing_begins_in_a_freeze_window(alone, scene):
     """A dry run says so; one that was approved before it began does not begin in it either."""
     stage = scene.stage
@@ -971,7 +985,8 @@ def test_the_emergency_stop_ends_everything_everywhere_until_it_is_lifted(alone,
         looked = stage.finish(stage.start("ChaosExperiment", waiting.experiment(id=dry, dryRun=True), dry))
         [(answer, error)] = answers
         assert error is None, error
-        assert answer["experiments"] == len(running)
+        # The one that its execution left may still be open, too.
+        assert answer["experiments"] in (len(running), len(running) + 1)
         stopped = {each["region"]: each["status"] for each in answer["regions"]}
         assert stopped == {region: "in-force" if installed(stage, region) else "no-installation"
                            for region in (stage.cloud.region, "us-west-2", STANDBY)}
@@ -1002,6 +1017,16 @@ def test_the_emergency_stop_ends_everything_everywhere_until_it_is_lifted(alone,
 
 def installed(stage, region: str) -> bool:
     return stage.outputs["StateTableName"] in stage.cloud.client("dynamodb", region).list_tables()["TableNames"]
+
+
+def test_the_watchdog_wakes_by_itself(scene, abandoned):
+    """As the template schedules it, every minute of real time: nobody asks it to. It began beside the tests above."""
+    subject, operation = abandoned
+    until("the watchdog finishes it", lambda: phase(scene.stage, operation) == "ended", 90, pause=0.5)
+    scene.stage.set_watchdog("DISABLED")
+    assert subject.as_recorded()
+    assert report(scene.stage, operation)["reason"]["kind"] == "runner-lost"
+    assert scene.heard.wait(operation, "rolled-back")["topic"] == "Warning"
 
 
 def test_the_standby_finishes_what_home_left(alone, scene, standby):
@@ -1051,22 +1076,6 @@ def test_a_region_is_unreachable_for_our_functions_while_it_is_asked_for(alone, 
     there.ended(execution, "aborted", "cancelled")
     becomes(set())
     assert journal(standby, operation)["approvedBy"] == ["grace"]
-
-
-def test_the_watchdog_wakes_by_itself(alone, scene):
-    """As the template schedules it, every minute of real time: nobody asks it to."""
-    subject = scene.subjects.make("function-throttle")
-    execution, operation = scene.observing(subject.experiment(parameters=LONG))
-    scene.stage.cloud.client("stepfunctions").stop_execution(executionArn=execution)
-    assert phase(scene.stage, operation) == "observing" and not subject.as_recorded()
-    let_the_lease_run_out(scene.stage, operation)
-    scene.stage.set_watchdog("ENABLED")
-    try:
-        until("the watchdog finishes it", lambda: phase(scene.stage, operation) == "ended", 90, pause=0.5)
-    finally:
-        scene.stage.set_watchdog("DISABLED")
-    assert subject.as_recorded()
-    assert report(scene.stage, operation)["reason"]["kind"] == "runner-lost"
 
 
 def test_nothing_is_left(alone, scene):
