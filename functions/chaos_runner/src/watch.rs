@@ -2,8 +2,9 @@
 
 use dr_aws::Invocation;
 use dr_aws::metrics;
-use dr_core::Result;
 use dr_core::chaos::journal::{Journal, Phase};
+use dr_core::{DrError, Result};
+use futures_util::future::join_all;
 
 use crate::carry::budget;
 use crate::request::{Answer, Watched};
@@ -11,7 +12,7 @@ use crate::world::won;
 use crate::{Desk, Handler};
 
 impl Handler {
-    /// Takes over every experiment whose runner was not heard of for a lease, one after the other.
+    /// Takes over every experiment whose runner was not heard of for a lease.
     ///
     /// # Errors
     /// Of the tables. Trouble with one experiment does not keep the others from being put back.
@@ -38,58 +39,55 @@ impl Desk<'_> {
         Ok(open)
     }
 
+    /// All at once: what one of them waits for must not keep another from being put back.
     async fn watch(&self, invocation: &Invocation, watched: &mut Watched) -> Result<()> {
         let me = format!("watchdog in {}", self.handler.clients.home());
-        let until = budget(invocation);
-        for listed in self.open().await? {
-            watched.open += 1;
-            // The index is behind; what counts is the item.
-            let Some(journal) = self.journal(&listed.owner).await?.filter(Journal::is_open) else { continue };
-            let mine = journal.holder == me;
-            if !mine && !journal.is_abandoned(invocation.now()) {
-                continue;
-            }
-            watched.abandoned += 1;
-            if invocation.remaining() <= until {
-                continue;
-            }
-            if let Err(error) = self.finish(&journal, &me, invocation, watched).await {
-                tracing::error!(
-                    operation = journal.owner.as_str(),
-                    error = %error,
-                    "experiment {} could not be brought further: {error}",
-                    journal.owner
-                );
-            }
+        let open = self.open().await?;
+        watched.open += open.len();
+        let came =
+            join_all(open.iter().map(async |listed| self.look_after(listed, &me, invocation).await)).await;
+        for came in came {
+            watched.abandoned += usize::from(came.is_some());
+            watched.ended += usize::from(came == Some(Phase::Ended));
+            watched.stuck += usize::from(came == Some(Phase::Stuck));
         }
         Ok(())
     }
 
-    async fn finish(
-        &self,
-        journal: &Journal,
-        me: &str,
-        invocation: &Invocation,
-        watched: &mut Watched,
-    ) -> Result<()> {
-        let standing = self.carry_on(&journal.owner, me, budget(invocation), invocation).await?;
-        let journal = self.expect_journal(&journal.owner).await?;
-        match standing.phase {
-            Phase::Ended => {
-                watched.ended += 1;
-                let reported = self.write_report(&journal).await?;
-                self.announce(&reported).await
-            }
-            Phase::Stuck => {
-                watched.stuck += 1;
-                let Some(paged) = journal.page(invocation.now()) else { return Ok(()) };
-                let change = dr_core::chaos::records::save(&paged, journal.version, &[]);
-                if won(self.table.apply(&change).await?) {
-                    self.announce(&self.write_report(&paged).await?).await?;
+    /// Takes an experiment over if nobody works on it; answers where it is then. Trouble is told in the log.
+    async fn look_after(&self, listed: &Journal, me: &str, invocation: &Invocation) -> Option<Phase> {
+        let brought = async {
+            // The index is behind; what counts is the item.
+            let journal = self.journal(&listed.owner).await?.filter(Journal::is_open);
+            match journal {
+                Some(journal) if journal.holder == me || journal.is_abandoned(invocation.now()) => {
+                    Box::pin(self.finish(&journal, me, invocation)).await.map(Some)
                 }
-                Ok(())
+                _ => Ok(None),
             }
-            _ => Ok(()),
+        };
+        brought.await.unwrap_or_else(|error: DrError| {
+            let operation = listed.owner.as_str();
+            tracing::error!(operation, error = %error, "experiment {operation} was not brought further: {error}");
+            Some(listed.status)
+        })
+    }
+
+    async fn finish(&self, journal: &Journal, me: &str, invocation: &Invocation) -> Result<Phase> {
+        let phase = self.carry_on(&journal.owner, me, budget(invocation), invocation).await?.phase;
+        let journal = self.expect_journal(&journal.owner).await?;
+        match phase {
+            Phase::Ended => self.announce(&self.write_report(&journal).await?).await?,
+            Phase::Stuck => {
+                if let Some(paged) = journal.page(invocation.now()) {
+                    let change = dr_core::chaos::records::save(&paged, journal.version, &[]);
+                    if won(self.table.apply(&change).await?) {
+                        self.announce(&self.write_report(&paged).await?).await?;
+                    }
+                }
+            }
+            Phase::Injecting | Phase::Observing | Phase::RollingBack | Phase::Recovering => {}
         }
+        Ok(phase)
     }
 }
