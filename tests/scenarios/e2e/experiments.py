@@ -42,7 +42,8 @@ class Subject:
         self.recorded = look()
 
     def experiment(self, **more) -> dict:
-        return experiment(self.family, self.targets, self.faults, **{**self.more, **more})
+        targets = self.targets() if callable(self.targets) else self.targets
+        return experiment(self.family, targets, self.faults, **{**self.more, **more})
 
     def as_recorded(self) -> bool:
         return self.look() == self.recorded
@@ -170,12 +171,14 @@ class Subjects:
 
     def make_ec2_terminate(self, name):
         group = self.stage.create_scaling_group(name, 2)
-        victim = sorted(self.stage.in_service(group))[0]
 
         def look():
             return {"inService": len(self.stage.in_service(group))}
-        targets = {"ec2Instances": [victim]}
-        return Subject(name, "infrastructure", targets, [{"fault": "ec2-terminate"}], look,
+
+        def victim():
+            """Whoever was named before is gone."""
+            return {"ec2Instances": sorted(self.stage.in_service(group))[:1]}
+        return Subject(name, "infrastructure", victim, [{"fault": "ec2-terminate"}], look,
                        "autoscaling:TerminateInstanceInAutoScalingGroup")
 
     def _group(self, name: str, fault: dict, call: str, desired: int = 3) -> Subject:
