@@ -172,12 +172,12 @@ impl Desk<'_> {
     }
 }
 
-/// Bytes of hexadecimal digits.
+/// Bytes of hexadecimal digits; nothing else may be among them, not even a sign.
 fn bytes(text: &str) -> Option<Vec<u8>> {
     let text = text.trim();
-    let even = text.len().is_multiple_of(2) && text.is_ascii();
+    let whole = text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let pairs = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok());
-    if even { pairs.collect() } else { None }
+    if whole { pairs.collect() } else { None }
 }
 
 #[cfg(test)]
