@@ -109,11 +109,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether this is how it was meant to end.
-    pub const fn planned(&self) -> bool {
-        matches!(self, Self::Completed)
-    }
-
     /// For people.
     pub fn words(&self) -> String {
         match self {
@@ -593,7 +588,7 @@ impl Journal {
                         before: Box::new(next),
                         entry: index,
                         change,
-                        resource: step.resource_of_undo().clone(),
+                        resource: step.resource.clone(),
                     };
                 }
                 PutBack::Wait(why) => {
@@ -661,12 +656,5 @@ impl Journal {
         let why = first_fault(sight.steady).or_else(|| first_fault(sight.checks));
         let seconds = self.look_again(steady, now);
         Decision::Wait { seconds, why: why.unwrap_or_else(|| "the checks at the end".to_owned()) }
-    }
-}
-
-impl Step {
-    /// What an undo is made to: the group, where the group is what was changed.
-    fn resource_of_undo(&self) -> &Resource {
-        &self.resource
     }
 }
