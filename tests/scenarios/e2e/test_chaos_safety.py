@@ -221,7 +221,8 @@ def came(request, scene):
         later = {"standby": aside.submit(stand_by, scene)}
         with Watching(everything, pause=0.5) as watching:
             running = beside.run(pool, request, scene)
-            asked = {item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")}
+            asked = {item.callspec.params.get("case") for item in request.session.items
+                     if item.path == request.path and hasattr(item, "callspec")}
             running |= {name: pool.submit(refusal, scene, name) for name in REFUSED if name in asked}
             running |= {name: pool.submit(the_tag_counts, scene, name) for name in TAGGED if name in asked}
             yield {**running, **later, "watching": watching}
