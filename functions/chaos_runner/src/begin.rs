@@ -6,6 +6,7 @@ use dr_aws::Invocation;
 use dr_aws::objects::Overwrite;
 use dr_aws::state::Applied;
 use dr_core::chaos::approval;
+use dr_core::chaos::data::DataCheck;
 use dr_core::chaos::experiment::ExperimentRequest;
 use dr_core::chaos::freeze;
 use dr_core::chaos::journal::Journal;
@@ -13,13 +14,13 @@ use dr_core::chaos::plan::{self, ExperimentPlan};
 use dr_core::chaos::probe::{Finding, first_fault};
 use dr_core::chaos::records::{self, Held, Pending};
 use dr_core::control::{EmergencyStop, HolderState, Lock};
-use dr_core::ids::OperationId;
-use dr_core::{DrError, ErrorName, Result, input};
+use dr_core::ids::{OperationId, Region};
+use dr_core::{DrError, Engine, EngineFamily, ErrorName, Result, input};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::probes::Asker;
-use crate::request::{Answer, Arm, PlanRequest, Planned};
+use crate::request::{Answer, Arm, DataAsked, PlanRequest, Planned};
 use crate::{Desk, Handler, MOST_ATTEMPTS, as_json, plan_key, standing};
 
 impl Handler {
@@ -29,6 +30,10 @@ impl Handler {
         let experiment = self.read(request.request)?;
         let dry_run = experiment.only_plans(&self.config.limits);
         let plan = self.resolve(&experiment, operation).await?;
+        let data_check = match &plan.data_check {
+            Some(check) => Some(self.data_asked(check, &plan.region).await?),
+            None => None,
+        };
         let mut obstacles = Vec::new();
         for check in [
             self.can_be_approved(&plan, invocation.now()),
@@ -54,6 +59,7 @@ impl Handler {
             duration_seconds: plan.duration_seconds,
             worst_case_seconds: plan.worst_case_seconds,
             lines: plan.lines(),
+            data_check,
             plan_hash,
             plan_key,
         })))
@@ -79,6 +85,23 @@ impl Handler {
             seen.extend(desk.look(&besides).await?);
         }
         plan::resolve(experiment, limits, operation, &seen)
+    }
+
+    /// How a database is read before and after. One that cannot be compared is refused before anything is touched.
+    async fn data_asked(&self, check: &DataCheck, region: &Region) -> Result<DataAsked> {
+        let (id, what) = (&check.database, format!("planning the data check of {}", check.database));
+        let found = Box::pin(self.clients.rds(region).find_database(id, check.database_kind)).await;
+        let facts = found.found_or_else(|| {
+            DrError::new(ErrorName::DatabaseMissing, format!("{what}: there is none in {region}"))
+        })?;
+        let engine = Engine::supported(&facts.engine, &facts.engine_version, &what)?;
+        if engine.family() != EngineFamily::PostgreSql {
+            let text = format!("{what}: its engine is `{}`", facts.engine);
+            return Err(DrError::new(ErrorName::EngineUnsupported, text).with_remedy(
+                "Leave `dataCheck` out and ask the probe `data-intact`: rows of MySQL do not tell their age.",
+            ));
+        }
+        Ok(DataAsked { database: facts.id, database_kind: facts.kind, validation: check.validation() })
     }
 
     /// The pre-checks and the steady state, which must all pass. Answers the steady state.

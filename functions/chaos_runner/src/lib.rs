@@ -22,6 +22,7 @@ use dr_aws::http::Http;
 use dr_aws::state::{Applied, StateTable};
 use dr_chaos::World;
 use dr_core::changes::Change;
+use dr_core::chaos::data::Known;
 use dr_core::chaos::journal::Journal;
 use dr_core::chaos::records::{self, Pending};
 use dr_core::control::Lock;
@@ -78,7 +79,7 @@ impl Handler {
                     desk.carry_on(&request.operation_id, me, carry::budget(invocation), invocation);
                 standing.await.map(|standing| Answer::Standing(Box::new(standing)))
             }
-            Request::Report(request) => self.report(&request.operation_id).await,
+            Request::Report(request) => self.report(&request).await,
             Request::Cancel(request) => self.cancel(&request, invocation).await,
             Request::EmergencyStop(words) => self.emergency_stop(true, &words, invocation).await,
             Request::LiftEmergencyStop(words) => self.emergency_stop(false, &words, invocation).await,
@@ -154,7 +155,7 @@ impl Desk<'_> {
     async fn save(&self, journal: &Journal, before: u64) -> Result<Applied> {
         let mut locks = Vec::new();
         if !journal.is_open() {
-            self.write_report(journal).await?;
+            self.write_report(journal, Known::Nothing).await?;
             let experiment = records::resource(&journal.plan.experiment_id);
             let resources = records::locks_of(&journal.plan, &self.region);
             for name in resources.iter().chain([&experiment]) {

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 
 use dr_core::chaos::approval::Approval;
+use dr_core::chaos::data::Verdict;
 use dr_core::chaos::journal::{Phase, Reason, StepStatus};
 use dr_core::chaos::probe::Finding;
 use dr_core::chaos::report::{Metrics, Outcome};
-use dr_core::ids::{ExecutionArn, OperationId, Region};
+use dr_core::ids::{DatabaseId, ExecutionArn, OperationId, Region};
+use dr_core::observed::DatabaseKind;
+use dr_core::request::ValidationOptions;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,7 +29,7 @@ pub enum Request {
     /// Goes on with an experiment, as far as nothing has to be waited for.
     Advance(Advance),
     /// Writes the report of an experiment that is over.
-    Report(OfOperation),
+    Report(ReportRequest),
     /// Ends an experiment early.
     Cancel(Cancel),
     /// Ends all experiments, in every Region, and refuses new ones.
@@ -99,7 +102,37 @@ pub struct Advance {
     pub execution: ExecutionArn,
 }
 
-/// See [`Request::Report`] and [`Request::Status`].
+/// See [`Request::Report`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReportRequest {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// Why its data could not be compared. What was compared all the same counts.
+    #[serde(default)]
+    pub comparison_failure: Option<Failure>,
+}
+
+/// An error that a state machine caught.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Failure {
+    /// Its name.
+    pub error: String,
+    /// What Step Functions says: of a function, JSON with an `errorMessage`.
+    pub cause: String,
+}
+
+impl Failure {
+    /// The name and the message.
+    pub fn words(&self) -> String {
+        let told: Option<Value> = serde_json::from_str(&self.cause).ok();
+        let message = told.as_ref().and_then(|told| told.get("errorMessage")).and_then(Value::as_str);
+        format!("{}: {}", self.error, message.unwrap_or(&self.cause))
+    }
+}
+
+/// See [`Request::Status`].
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OfOperation {
@@ -194,10 +227,34 @@ pub struct Planned {
     pub duration_seconds: u32,
     /// From the first change to the last thing put back, at worst, seconds.
     pub worst_case_seconds: u32,
+    /// What is read before and after: members of `validate_backup`'s requests; null when nothing is.
+    pub data_check: Option<DataAsked>,
     /// Key of the whole plan in the metadata bucket.
     pub plan_key: String,
     /// Which call on which resource, and what undoes it.
     pub lines: Vec<String>,
+}
+
+/// How the rows of a database are read, before and after.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataAsked {
+    /// The database.
+    pub database: DatabaseId,
+    /// What that is.
+    pub database_kind: DatabaseKind,
+    /// How it is read.
+    pub validation: ValidationOptions,
+}
+
+/// What became of the rows, for people.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataTold {
+    /// In one word.
+    pub verdict: Verdict,
+    /// In a sentence.
+    pub detail: String,
 }
 
 /// People were asked.
@@ -248,6 +305,8 @@ pub struct Reported {
     pub reason: Option<Reason>,
     /// Figures.
     pub metrics: Metrics,
+    /// What became of the rows; null when that was not asked.
+    pub data: Option<DataTold>,
     /// Whether any change was put back.
     pub rollback_executed: bool,
     /// Key of the report in the metadata bucket.

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use dr_aws::metrics;
 use dr_aws::objects::Overwrite;
-use dr_core::chaos::journal::Journal;
+use dr_core::chaos::data::{self, Known};
+use dr_core::chaos::journal::{Journal, Phase};
 use dr_core::chaos::plan::ExperimentPlan;
 use dr_core::chaos::report::{self, Outcome, Report};
 use dr_core::ids::OperationId;
 use dr_core::{DrError, ErrorName, Result};
 use serde::Serialize;
 
-use crate::request::{Answer, Reported};
+use crate::request::{Answer, DataTold, ReportRequest, Reported};
 use crate::{Desk, Handler, as_json};
 
 /// Commands that an answer spells out; the report has all.
@@ -56,12 +57,32 @@ impl Handler {
         Box::pin(topics.publish(&self.config.topics.warning, &subject, &lines.join("\n"))).await
     }
 
-    pub(crate) async fn report(&self, operation: &OperationId) -> Result<Answer> {
+    pub(crate) async fn report(&self, request: &ReportRequest) -> Result<Answer> {
         let desk = self.home();
-        let journal = desk.expect_journal(operation).await?;
-        let reported = desk.write_report(&journal).await?;
+        let journal = desk.expect_journal(&request.operation_id).await?;
+        let known = match (self.comparison(&journal).await?, &request.comparison_failure) {
+            (Known::Nothing, Some(failure)) => Known::Failed(failure.words()),
+            (known, _) => known,
+        };
+        let reported = desk.write_report(&journal, known).await?;
         self.tell_channels(&journal, &reported).await?;
         Ok(Answer::Reported(Box::new(reported)))
+    }
+
+    /// What `validate_backup` has recorded of the rows before and after. A standby has no record of its home's.
+    pub(crate) async fn comparison(&self, journal: &Journal) -> Result<Known> {
+        if journal.plan.data_check.is_none() || journal.status != Phase::Ended {
+            return Ok(Known::Nothing);
+        }
+        let key = format!("operations/{}/compare/report.json", journal.owner);
+        let bucket = self.clients.bucket(&self.config.bucket);
+        let Some(body) = Box::pin(bucket.get(&key)).await? else { return Ok(Known::Nothing) };
+        serde_json::from_slice(&body).map(|comparison| Known::Compared(Box::new(comparison))).map_err(
+            |error| {
+                let what = format!("reading the record `{key}`: malformed at line {}", error.line());
+                DrError::new(ErrorName::MetadataDamaged, what)
+            },
+        )
     }
 
     /// Tells the channels that the experiment names.
@@ -82,8 +103,8 @@ impl Desk<'_> {
     ///
     /// # Errors
     /// [`ErrorName::OperationInProgress`] while it runs.
-    pub(crate) async fn write_report(&self, journal: &Journal) -> Result<Reported> {
-        let Some(report) = report::report(journal) else {
+    pub(crate) async fn write_report(&self, journal: &Journal, known: Known) -> Result<Reported> {
+        let Some(report) = report::report(journal, known) else {
             let what = format!("reporting {}: it is {}", journal.owner, journal.status.as_str());
             return Err(DrError::new(ErrorName::OperationInProgress, what));
         };
@@ -105,6 +126,7 @@ impl Desk<'_> {
             status: report.status,
             reason: report.reason,
             metrics: report.metrics,
+            data: report.data.map(|found| DataTold { verdict: found.verdict, detail: found.detail }),
             rollback_executed: report.rollback_executed,
             report_key: key,
             commands: report.commands.into_iter().take(MOST_COMMANDS).collect(),
@@ -127,7 +149,7 @@ impl Desk<'_> {
 
 /// Counts an experiment that is over, or has just become stuck.
 pub(crate) fn count(journal: &Journal) {
-    let Some(report) = report::report(journal) else { return };
+    let Some(report) = report::report(journal, Known::Nothing) else { return };
     metrics::operation_ended("experiment", word(report.status), None);
     if let Some(time) = report.metrics.recovery_time {
         let seconds = Duration::from_millis(time.unsigned_abs()).as_secs_f64();
@@ -174,6 +196,9 @@ fn summary(journal: &Journal, report: &Report, key: &str) -> String {
         Some(true) => lines.push("The data is intact.".to_owned()),
         Some(false) => lines.push("The data was NOT found intact.".to_owned()),
         None => {}
+    }
+    if let Some(data::Found { database, detail, .. }) = &report.data {
+        lines.push(format!("The rows of {database}, before and after: {detail}."));
     }
     if report.status == Outcome::Failed {
         lines.push("Not everything is as it was. Run these, in this order, and look after each (runbook \"A rollback failed\"):".to_owned());

@@ -2,6 +2,7 @@
 
 use dr_aws::Invocation;
 use dr_aws::metrics;
+use dr_core::chaos::data::Known;
 use dr_core::chaos::journal::{Journal, Phase};
 use dr_core::{DrError, Result};
 use futures_util::future::join_all;
@@ -77,12 +78,15 @@ impl Desk<'_> {
         let phase = self.carry_on(&journal.owner, me, budget(invocation), invocation).await?.phase;
         let journal = self.expect_journal(&journal.owner).await?;
         match phase {
-            Phase::Ended => self.announce(&self.write_report(&journal).await?).await?,
+            Phase::Ended => {
+                let known = self.handler.comparison(&journal).await?;
+                self.announce(&self.write_report(&journal, known).await?).await?;
+            }
             Phase::Stuck => {
                 if let Some(paged) = journal.page(invocation.now()) {
                     let change = dr_core::chaos::records::save(&paged, journal.version, &[]);
                     if won(self.table.apply(&change).await?) {
-                        self.announce(&self.write_report(&paged).await?).await?;
+                        self.announce(&self.write_report(&paged, Known::Nothing).await?).await?;
                     }
                 }
             }

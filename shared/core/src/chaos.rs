@@ -6,6 +6,7 @@
 
 pub mod approval;
 pub mod blocks;
+pub mod data;
 pub mod experiment;
 pub mod fault;
 pub mod freeze;

@@ -4,6 +4,7 @@ put back; and a database under load says how long it was away and whether it los
 
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 from experiments import (
@@ -134,7 +135,7 @@ def test_a_failover_under_load_is_measured_and_loses_nothing(stage, busy):
     before, seen_before = database.sql(digest), len(acknowledged)
     intact = {"probe": "data-intact", "database": database.name}
     request = experiment("database", {"rdsInstances": [database.name]}, id="under-load", steadyState=[intact],
-                         postChecks=[intact])
+                         postChecks=[intact], dataCheck={"database": database.name, "tolerateUntold": False})
     session = subprocess.Popen(database.tool("psql", "-XAtq", "-c", "select pg_sleep(600)"), env=database.environment(),
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     ended = stage.run("ChaosExperiment", request, 240)
@@ -148,6 +149,9 @@ def test_a_failover_under_load_is_measured_and_loses_nothing(stage, busy):
     assert [finding["verdict"] for finding in whole["before"]] == ["passed"]
     assert whole["journal"]["disturbedAt"] < whole["journal"]["restoredAt"]
     assert {finding["verdict"] for finding in whole["after"]} == {"passed"}
+    # Also its rows say so, those byte for byte that were there before.
+    assert (ended["output"]["data"]["verdict"], whole["data"]["verdict"]) == ("intact", "intact"), whole["data"]
+    assert whole["data"]["comparison"]["provenRows"] >= 20_000 + seen_before
     until("clients are back", lambda: len(acknowledged) > seen_before + 10)
     told = list(acknowledged)
     kept = {int(number) for number in database.sql("select n from purchase").split()}
@@ -171,6 +175,73 @@ def test_a_database_that_lost_what_it_acknowledged_is_found_out(stage, busy):
     assert ended["status"] == "SUCCEEDED" and ended["output"]["status"] == "deviated", ended
     assert ended["output"]["metrics"]["dataIntegrity"] is False
     assert any("NOT found intact" in alert["message"] for alert in stage.alerts("Warning"))
+
+
+def lose_a_row(stage, database, table):
+    """A row goes as by a fault of the storage: no transaction deleted it. Only the superuser can do that, who logs in on
+    the server's own socket."""
+    told = stage.cloud.control("state")["regions"][stage.cloud.region]["instances"][database.name]
+    [lock] = Path(told["dir"]).rglob("postmaster.pid")
+    _, _, _, port, socket, *_ = lock.read_text().splitlines()
+    statements = ["create extension if not exists pg_surgery",
+                  f"select heap_force_kill('{table}', array[(select ctid from {table} order by n limit 1)])"]
+    commands = [part for statement in statements for part in ("-c", statement)]
+    subprocess.run(database.tool("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", socket, "-p", port, "-U", "rdsadmin", "-d",
+                                 database.database, *commands), check=True, capture_output=True, text=True)
+
+
+def test_rows_that_nobody_deleted_and_that_are_gone_are_named(stage, busy):
+    """The database goes on serving behind a function that is throttled; its counters tell what was deleted."""
+    database, _ = busy
+    subject = Subjects(stage).make("function-throttle")
+    request = subject.experiment(id="a-lost-row", dataCheck={"database": database.name})
+    execution = stage.start("ChaosExperiment", request)
+    operation = operation_of(stage, execution)
+    until("its faults are in", lambda: phase(stage, operation) == "observing")
+    lose_a_row(stage, database, "settled")
+    ended = stage.finish(execution, 240)
+    assert ended["status"] == "SUCCEEDED" and ended["output"]["status"] == "deviated", ended
+    assert ended["output"]["metrics"]["dataIntegrity"] is False
+    [lost] = report(stage, operation)["data"]["comparison"]["different"]
+    assert lost["table"].endswith("settled") and lost["framedRows"] - lost["rows"] == 1, lost
+    assert lost["slices"], "nobody is told where"
+    assert any("settled (1 of 20000 rows are gone)" in alert["message"] for alert in stage.alerts("Warning"))
+
+
+def test_where_nothing_tells_a_loss_from_a_deletion_the_report_says_that(stage, busy):
+    """A restart ends the counters: whoever knows that nothing is deleted meanwhile asks for no tolerance."""
+    database, _ = busy
+    database.sql("create table audit as select n from generate_series(1, 100) n")
+    check = {"database": database.name, "tolerateUntold": False}
+    request = experiment("database", {"rdsInstances": [database.name]}, [{"fault": "rds-reboot"}], id="an-untold-row",
+                         dataCheck=check)
+    execution = stage.start("ChaosExperiment", request)
+    operation = operation_of(stage, execution)
+    until("its faults are in", lambda: phase(stage, operation) == "observing")
+    until("the database is back", lambda: answers(database))
+    lose_a_row(stage, database, "audit")
+    ended = stage.finish(execution, 240)
+    assert ended["status"] == "SUCCEEDED" and ended["output"]["status"] == "deviated", ended
+    assert ended["output"]["metrics"]["dataIntegrity"] is None
+    found = report(stage, operation)["data"]
+    assert found["verdict"] == "untold" and found["comparison"]["counted"] is False
+    assert [one["table"].rpartition(".")[2] for one in found["comparison"]["untold"]] == ["audit"], found
+
+
+def answers(database) -> bool:
+    try:
+        return database.sql("select 1") == "1"
+    except StageError:
+        return False
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_touched(stage):
+    subject = Subjects(stage).make("function-throttle")
+    maria = stage.create_database("chaos-till", Engine="mariadb", EngineVersion="10.11", DBName="shop")
+    for name, error in ((maria.name, "Dr.EngineUnsupported"), ("no-such-database", "Dr.DatabaseMissing")):
+        ended = stage.run("ChaosExperiment", subject.experiment(dataCheck={"database": name}))
+        assert (ended["status"], ended["error"]) == ("FAILED", error), ended
+    assert subject.as_recorded()
 
 
 def beat(database, operation) -> int:

@@ -46,7 +46,7 @@ const NOT_OF_UPDATE_STATE: [ErrorName; 4] = [
 ];
 
 /// Catchers that hand on no `failure`, and why.
-const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 28] = [
+const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 29] = [
     ("backup_orchestration", "AlertPartialReplication", "the operation is recorded already"),
     ("backup_orchestration", "PublishSuccess", "the operation is recorded already"),
     ("backup_orchestration", "HandleValidationFailure", "what the label is goes into the alert"),
@@ -57,6 +57,7 @@ const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 28] = [
     ("backup_orchestration/ReplicateToRegions", "CopyToRegion", "a Region's failure is its answer"),
     ("backup_orchestration/ReplicateToRegions", "ReportCopyProgress", "the copy goes on without a report"),
     ("chaos_experiment", "TellObstacles", "the operation is recorded already"),
+    ("chaos_experiment", "CompareData", "that the rows could not be compared is part of the report"),
     ("chaos_experiment", "Announce", "the operation is recorded already"),
     (
         "chaos_experiment",
@@ -87,7 +88,7 @@ const CATCHES_WITHOUT_RECORDING: [(&str, &str, &str); 28] = [
 
 /// What each action of each function changes, and the state that undoes it or tells a person. Actions that change
 /// nothing outside our own records, or can be repeated without anybody's notice, have none.
-const UNDO_OR_PAGE: [(&str, &str, &str, &str); 19] = [
+const UNDO_OR_PAGE: [(&str, &str, &str, &str); 20] = [
     // machine, state, undo or page, what is changed
     ("backup_orchestration", "InitializeBackup", "RecordFailure", "the database's lock"),
     ("backup_orchestration", "LockDatabase", "RecordFailure", "the database's lock"),
@@ -107,6 +108,12 @@ const UNDO_OR_PAGE: [(&str, &str, &str, &str); 19] = [
         "a copy, which the alert names",
     ),
     ("chaos_experiment", "BeginExperiment", "RecordExperimentFailure", "the experiment's lock"),
+    (
+        "chaos_experiment",
+        "FrameData",
+        "RecordExperimentFailure",
+        "a heartbeat row; later heartbeats remove old ones",
+    ),
     (
         "chaos_experiment",
         "ArmExperiment",
@@ -321,7 +328,7 @@ fn whatever_a_step_changed_is_undone_or_told_when_it_fails() {
         | ("create_snapshot", "describe" | "check")
         | ("plan_fleet", "databases" | "summarise" | "recoveryPoint")
         | ("health_check", "check")
-        | ("validate_backup", "observe" | "examine" | "judge" | "quick")
+        | ("validate_backup", "observe" | "examine" | "judge" | "quick" | "compare")
         | ("chaos_runner", "plan" | "awaitApproval" | "report") => false,
         (function, action) => panic!("say whether {action} of {function} changes anything"),
     };
@@ -391,7 +398,8 @@ fn a_wait_is_at_least_what_was_asked_for_and_grows_with_the_age_of_the_execution
     let mut waits = 0;
     for machine in machines() {
         // An experiment's looks follow the seconds in which a stop must be heard: see below.
-        let waits_of = |state: &&State| state.kind() == "Wait" && machine.name != "chaos_experiment";
+        // An experiment has a lease: see below.
+        let waits_of = |state: &&State| state.kind() == "Wait" && state.name != "WaitForNextLook";
         for state in machine.states.values().filter(waits_of) {
             waits += 1;
             let seconds = state.definition["Seconds"].as_str().unwrap();
@@ -403,7 +411,7 @@ fn a_wait_is_at_least_what_was_asked_for_and_grows_with_the_age_of_the_execution
             assert!(seconds.contains("$min([900, $floor(") && seconds.contains("/ 50000)"), "{}", state.name);
         }
     }
-    assert_eq!(waits, 9);
+    assert_eq!(waits, 11);
 }
 
 /// With waits of at least 2 % of the execution's age, but at most 15 minutes, polling from the first second on for
@@ -427,10 +435,8 @@ fn polling_for_as_long_as_an_execution_lasts_stays_below_the_limit_of_its_histor
 fn an_experiment_is_looked_at_often_enough_for_its_lease_and_seldom_enough_for_its_history() {
     let machines = machines();
     let machine = machines.iter().find(|machine| machine.name == "chaos_experiment").unwrap();
-    let waits: Vec<&State> = machine.states.values().filter(|state| state.kind() == "Wait").collect();
-    assert_eq!(waits.len(), 1);
     assert_eq!(
-        waits[0].definition["Seconds"],
+        machine.states["WaitForNextLook"].definition["Seconds"],
         "{% $max([1, $look.checkAgainInSeconds, $min([30, $floor(($toMillis($states.context.State.EnteredTime) - \
          $toMillis($armedAt)) / 400000)])]) %}"
     );
@@ -502,7 +508,12 @@ fn every_phase_of_a_journal_has_its_state() {
         assert_eq!(listed, !matches!(phase, Phase::Stuck | Phase::Ended), "{phase:?}");
     }
     assert_eq!(choices.len(), 4);
-    assert_eq!(choice["Default"], "WriteReport");
+    assert_eq!(choice["Default"], "IsComparisonNeeded");
+    // What is stuck is told at once, and without a data check there is nothing to compare.
+    let comparison = &machine.states["IsComparisonNeeded"].definition;
+    let only = "{% $plan.dataCheck != null and $look.phase = 'ended' %}";
+    assert_eq!(comparison["Choices"], json!([{"Condition": only, "Next": "CompareData"}]));
+    assert_eq!(comparison["Default"], "WriteReport");
 }
 
 #[test]

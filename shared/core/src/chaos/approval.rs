@@ -163,6 +163,7 @@ mod tests {
             steady_state: Vec::new(),
             stop_conditions: Vec::new(),
             post_checks: Vec::new(),
+            data_check: None,
             approvals,
             requested_by: Some("Ada".to_owned()),
             channels: BTreeSet::new(),

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use super::data::DataCheck;
 use super::fault::Fault;
 use super::freeze::Window;
 use super::probe::Probe;
@@ -177,6 +178,9 @@ pub struct ExperimentRequest {
     /// All must pass at the end.
     #[serde(default)]
     pub post_checks: Vec<Probe>,
+    /// Compares the rows of a database before and after.
+    #[serde(default)]
+    pub data_check: Option<DataCheck>,
     /// Must be given.
     #[serde(default)]
     pub rollback_plan: Vec<RollbackAction>,
@@ -278,7 +282,10 @@ impl ExperimentRequest {
             }
             probes.iter().try_for_each(|probe| probe.check(&limits.probe_hosts))?;
         }
-        Ok(())
+        match &self.data_check {
+            Some(check) => check.check(self.region(limits), limits),
+            None => Ok(()),
+        }
     }
 
     fn check_targets(&self, limits: &Limits) -> Result<()> {
@@ -508,6 +515,9 @@ mod tests {
                 json!([{"probe": "http", "url": "https://orders.example.com@evil.example/"}]),
             ),
             (E::InvalidInput, "/requestedBy", json!("")),
+            (E::InvalidInput, "/dataCheck", json!({})),
+            (E::InvalidInput, "/dataCheck", json!({"database": "orders", "connections": 9})),
+            (E::InvalidInput, "/dataCheck", json!({"database": "orders", "depth": "quick"})),
         ];
         for (expected, path, value) in cases {
             let mut input = example();
@@ -516,6 +526,11 @@ mod tests {
             let error = read(input).unwrap_err();
             assert_eq!(error.name(), expected, "{path} = {value}: {error}");
         }
+        let mut elsewhere = example();
+        elsewhere["dataCheck"] = json!({"database": "orders"});
+        assert!(read(elsewhere.clone()).is_ok());
+        elsewhere["targetResources"]["regions"] = json!(["eu-west-1"]);
+        assert_eq!(read(elsewhere).unwrap_err().name(), E::InvalidInput);
         let mut allowed = example();
         allowed["stopConditions"] =
             json!([{"probe": "http", "url": "https://orders.example.com/health?deep=1"}]);

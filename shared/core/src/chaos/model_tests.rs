@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::data::{self, Known};
 use super::experiment::{ExperimentRequest, Limits};
 use super::journal::{Decision, Journal, Phase, Reason, Sight, StepStatus};
 use super::plan::{self, Seen};
@@ -493,7 +494,7 @@ fn every_fault_is_put_back_when_its_time_is_over() {
     for request in experiments() {
         let (journal, world, _) = run(&request, Meanwhile::default(), |_| Trouble::None);
         assert_put_back(&request, &journal, &world, "undisturbed");
-        let report = report(&journal).unwrap();
+        let report = report(&journal, Known::Nothing).unwrap();
         assert_eq!((report.status, report.reason), (Outcome::Completed, Some(Reason::Completed)));
         assert!(report.rollback_executed && report.metrics.recovery_time.is_some());
         assert_eq!(report.metrics.data_integrity, Some(true));
@@ -528,7 +529,7 @@ fn the_emergency_stop_ends_every_experiment_at_every_point() {
             let meanwhile = Meanwhile { stop_at: Some(at), ..Meanwhile::default() };
             let (journal, world, _) = run(&request, meanwhile, |_| Trouble::None);
             assert_put_back(&request, &journal, &world, &format!("stopped at call {at}"));
-            let outcome = report(&journal).unwrap().status;
+            let outcome = report(&journal, Known::Nothing).unwrap().status;
             assert!(matches!(outcome, Outcome::Aborted | Outcome::Completed), "{outcome:?}");
         }
         let first = Meanwhile { stop_at: Some(0), ..Meanwhile::default() };
@@ -537,7 +538,7 @@ fn the_emergency_stop_ends_every_experiment_at_every_point() {
             journal.entries.iter().all(|entry| entry.status == StepStatus::Planned),
             "nothing was touched"
         );
-        assert!(!report(&journal).unwrap().rollback_executed);
+        assert!(!report(&journal, Known::Nothing).unwrap().rollback_executed);
     }
 }
 
@@ -547,7 +548,7 @@ fn a_stop_condition_ends_an_experiment_early() {
         let meanwhile = Meanwhile { condition_at: Some(4), ..Meanwhile::default() };
         let (journal, world, _) = run(&request, meanwhile, |_| Trouble::None);
         assert_put_back(&request, &journal, &world, "with a failing stop condition");
-        let report = report(&journal).unwrap();
+        let report = report(&journal, Known::Nothing).unwrap();
         assert_eq!(report.status, Outcome::RolledBack);
         assert!(matches!(report.reason, Some(Reason::StopCondition(_))));
     }
@@ -560,7 +561,7 @@ fn a_system_that_comes_back_too_late_deviates() {
     for (patience, outcome) in [(900, Outcome::Completed), (10, Outcome::Deviated)] {
         request.parameters.recovery_seconds = patience;
         let (journal, _, _) = run(&request, throughout, |_| Trouble::None);
-        let report = report(&journal).unwrap();
+        let report = report(&journal, Known::Nothing).unwrap();
         assert_eq!((report.status, report.during.len()), (outcome, 1));
         let taken_out = journal.restored_at.unwrap().duration_since(journal.rolling_back_at.unwrap());
         assert_eq!(report.metrics.recovery_time, i64::try_from(taken_out.as_millis()).ok());
@@ -573,7 +574,7 @@ fn what_comes_back_by_itself_is_measured_from_the_first_change() {
     let request = &experiments()[1];
     let briefly = Meanwhile { shaken_until: 6, ..Meanwhile::default() };
     let (journal, _, _) = run(request, briefly, |_| Trouble::None);
-    let report = report(&journal).unwrap();
+    let report = report(&journal, Known::Nothing).unwrap();
     assert_eq!(report.status, Outcome::Completed);
     assert!(journal.restored_at < journal.rolling_back_at);
     let since = journal.restored_at.unwrap().duration_since(journal.entries[0].begun_at.unwrap());
@@ -581,9 +582,44 @@ fn what_comes_back_by_itself_is_measured_from_the_first_change() {
     assert!(report.metrics.recovery_time > Some(0) && report.metrics.outage > Some(0));
     // A database that is away is enough, and what has none needs a probe that does not pass.
     let (calm, _, _) = run(request, Meanwhile::default(), |_| Trouble::None);
-    assert!(super::report::report(&calm).unwrap().metrics.outage > Some(0));
+    assert!(super::report::report(&calm, Known::Nothing).unwrap().metrics.outage > Some(0));
     let (calm, _, _) = run(&experiments()[15], Meanwhile::default(), |_| Trouble::None);
-    assert_eq!(super::report::report(&calm).unwrap().metrics.recovery_time, Some(0));
+    assert_eq!(super::report::report(&calm, Known::Nothing).unwrap().metrics.recovery_time, Some(0));
+}
+
+#[test]
+fn an_experiment_that_asks_for_its_data_is_completed_only_when_that_was_compared() {
+    let mut request = experiments()[1].clone();
+    request.data_check =
+        Some(serde_json::from_value(json!({"database": "orders", "tolerateUntold": false})).unwrap());
+    let (journal, _, _) = run(&request, Meanwhile::default(), |_| Trouble::None);
+    let compared = |more: serde_json::Value| {
+        let mut all = json!({"same": 2, "changed": 0, "untold": [], "different": [], "faults": [], "counted": true,
+            "provenRows": 9, "covered": 100.0, "comparedAt": "2026-01-01T00:00:00Z"});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Known::Compared(Box::new(serde_json::from_value(all).unwrap()))
+    };
+    let gone =
+        json!([{"table": "shop.sale", "why": "countersUnusable", "framedRows": 4, "rows": 3, "slices": []}]);
+    for (known, verdict, outcome, integrity) in [
+        (compared(json!({})), data::Verdict::Intact, Outcome::Completed, Some(true)),
+        (compared(json!({"untold": gone})), data::Verdict::Untold, Outcome::Deviated, None),
+        (compared(json!({"different": gone})), data::Verdict::Lost, Outcome::Deviated, Some(false)),
+        (Known::Failed("no connection".to_owned()), data::Verdict::NotCompared, Outcome::Deviated, None),
+        (Known::Nothing, data::Verdict::NotCompared, Outcome::Deviated, None),
+    ] {
+        let report = report(&journal, known).unwrap();
+        let found = report.data.unwrap();
+        assert_eq!((found.verdict, report.status), (verdict, outcome), "{}", found.detail);
+        assert_eq!(report.metrics.data_integrity, integrity, "{}", found.detail);
+    }
+    // What its ledger lost, no comparison brings back.
+    let mut lost = journal.clone();
+    for finding in &mut lost.after {
+        finding.verdict = Verdict::Failed;
+    }
+    assert_eq!(report(&lost, compared(json!({}))).unwrap().metrics.data_integrity, Some(false));
+    assert!(journal.plan.lines().iter().any(|line| line.contains("orders is read whole")));
 }
 
 #[test]
@@ -607,7 +643,7 @@ fn what_cannot_be_put_back_calls_a_person_with_the_commands_and_is_tried_again_l
     let (journal, mut world, _) =
         run(request, Meanwhile::default(), |call| if call == 0 { Trouble::None } else { Trouble::Refused });
     assert_eq!(journal.status, Phase::Stuck);
-    let report = report(&journal).unwrap();
+    let report = report(&journal, Known::Nothing).unwrap();
     assert_eq!(report.status, Outcome::Failed);
     assert_eq!(
         report.commands,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::data::DataCheck;
 use super::experiment::{ExperimentRequest, Family, Limits, Severity};
 use super::fault::Fault;
 use super::probe::Probe;
@@ -59,6 +60,9 @@ pub struct ExperimentPlan {
     pub stop_conditions: Vec<Probe>,
     /// All must pass at the end.
     pub post_checks: Vec<Probe>,
+    /// Compares the rows of a database before and after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_check: Option<DataCheck>,
     /// How many approvers it needs.
     pub approvals: u8,
     /// Who asked.
@@ -97,16 +101,24 @@ impl ExperimentPlan {
             format!("{}. `{change}`; {undo}, {} s at worst{note}", index + 1, step.undo_seconds)
         });
         let guards = self.guards.iter().map(Guard::line);
+        let data = self.data_check.as_ref().map(|check| {
+            let limit = match check.max_read_mebibytes_per_second {
+                Some(limit) => format!("with at most {limit} MiB/s"),
+                None => "as fast as it can be read".to_owned(),
+            };
+            format!("The database {} is read whole, {limit}, before the first change and after the last is undone.", check.database)
+        });
         let time = format!(
             "The faults stay {} s; everything is put back after {} s at worst, and may need {} s more to recover.",
             self.duration_seconds, self.worst_case_seconds, self.recovery_seconds
         );
         let mut lines: Vec<String> = steps.chain(guards).collect();
-        let more = lines.len().saturating_sub(MOST_LINES - 2);
+        let more = lines.len().saturating_sub(MOST_LINES - 3);
         if more > 0 {
-            lines.truncate(MOST_LINES - 2);
+            lines.truncate(MOST_LINES - 3);
             lines.push(format!("and {more} more: see the whole plan"));
         }
+        lines.extend(data);
         lines.push(time);
         lines
     }
@@ -205,6 +217,7 @@ pub fn resolve(
         steady_state: request.steady_state.clone(),
         stop_conditions: request.stop_conditions.clone(),
         post_checks: request.post_checks.clone(),
+        data_check: request.data_check.clone(),
         approvals: request.approvals_needed(limits),
         requested_by: request.requested_by.clone(),
         channels: parameters.notification_channels.clone(),

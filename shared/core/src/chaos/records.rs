@@ -291,6 +291,7 @@ mod tests {
             steady_state: Vec::new(),
             stop_conditions: Vec::new(),
             post_checks: Vec::new(),
+            data_check: None,
             approvals: 1,
             requested_by: Some("ada".to_owned()),
             channels: std::collections::BTreeSet::new(),

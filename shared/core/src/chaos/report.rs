@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::data::{self, Known};
 use super::journal::{Journal, Phase, Reason, StepStatus};
 use super::probe::{Finding, Probe, Verdict};
 use super::world::State;
@@ -13,7 +14,8 @@ use super::world::State;
 pub enum Outcome {
     /// As planned: the steady state held or came back in time, and everything is as it was.
     Completed,
-    /// As planned, but the system did not come back in time, or a check at the end did not pass.
+    /// As planned, but the system did not come back in time, a check at the end did not pass, or the data is not what it
+    /// was.
     Deviated,
     /// Somebody stopped it; everything was put back.
     Aborted,
@@ -34,12 +36,13 @@ pub struct Metrics {
     pub recovery_time: Option<i64>,
     /// From the first look that found the steady state lost to the first that found it back, milliseconds.
     pub outage: Option<i64>,
-    /// Whether the data was found intact; absent when no probe asked.
+    /// Whether the data was found intact, by its ledger and by its rows: false as soon as one tells a loss; absent when
+    /// nothing asked, or when nothing tells.
     pub data_integrity: Option<bool>,
 }
 
 /// The report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// How it ended.
@@ -56,6 +59,9 @@ pub struct Report {
     pub during: Vec<Finding>,
     /// Steady state and checks at the end.
     pub after: Vec<Finding>,
+    /// What became of the rows, where the experiment asks for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<data::Found>,
     /// What a person has to do.
     pub commands: Vec<String>,
     /// When the first change could be made.
@@ -64,32 +70,49 @@ pub struct Report {
     pub put_back_at: Option<Timestamp>,
 }
 
-/// Reads the report off a journal that is ended or stuck; `None` while it runs.
-pub fn report(journal: &Journal) -> Option<Report> {
+/// Reads the report off a journal that is ended or stuck, and off what is known of its data check; `None` while it runs.
+pub fn report(journal: &Journal, known: Known) -> Option<Report> {
+    let check = journal.plan.data_check.as_ref();
+    let data = check.map(|check| check.judge(known));
+    let accepted = check.zip(data.as_ref()).is_none_or(|(check, found)| check.accepts(found.verdict));
     let status = match journal.status {
         Phase::Stuck => Outcome::Failed,
-        Phase::Ended => ended(journal),
+        Phase::Ended => ended(journal, accepted),
         _ => return None,
     };
-    let data: Vec<&Finding> =
-        journal.after.iter().filter(|finding| matches!(finding.probe, Probe::DataIntact { .. })).collect();
-    let intact = data.iter().all(|finding| finding.verdict == Verdict::Passed);
     Some(Report {
         status,
         reason: journal.reason.clone(),
         metrics: Metrics {
             recovery_time: recovery_time(journal),
             outage: outage(journal).map(milliseconds),
-            data_integrity: (!data.is_empty()).then_some(intact),
+            data_integrity: data_integrity(journal, data.as_ref()),
         },
         rollback_executed: journal.entries.iter().any(|entry| entry.status == StepStatus::PutBack),
         before: journal.before.clone(),
         during: journal.during.clone(),
         after: journal.after.clone(),
+        data,
         commands: journal.commands(),
         started_at: journal.started_at,
         put_back_at: journal.put_back_at,
     })
+}
+
+/// What the ledgers and the rows say together.
+fn data_integrity(journal: &Journal, rows: Option<&data::Found>) -> Option<bool> {
+    let by_rows = rows.map(|found| match found.verdict {
+        data::Verdict::Intact => Some(true),
+        data::Verdict::Lost => Some(false),
+        data::Verdict::Untold | data::Verdict::NotCompared => None,
+    });
+    let ledgers = journal.after.iter().filter(|finding| matches!(finding.probe, Probe::DataIntact { .. }));
+    let by_ledgers = ledgers.map(|finding| Some(finding.verdict == Verdict::Passed));
+    let all: Vec<Option<bool>> = by_ledgers.chain(by_rows).collect();
+    if all.contains(&Some(false)) {
+        return Some(false);
+    }
+    (!all.is_empty() && !all.contains(&None)).then_some(true)
 }
 
 /// Saturates where nobody would wait so long.
@@ -119,12 +142,12 @@ fn recovery_time(journal: &Journal) -> Option<i64> {
     Some(milliseconds(back.duration_since(since?)))
 }
 
-fn ended(journal: &Journal) -> Outcome {
+fn ended(journal: &Journal, accepted: bool) -> Outcome {
     let passed = |findings: &[Finding]| findings.iter().all(|finding| finding.verdict == Verdict::Passed);
     let patience = SignedDuration::from_secs(i64::from(journal.plan.recovery_seconds));
     let in_time = recovery_time(journal).is_none_or(|time| time <= milliseconds(patience));
     match &journal.reason {
-        Some(Reason::Completed) if passed(&journal.after) && in_time => Outcome::Completed,
+        Some(Reason::Completed) if passed(&journal.after) && in_time && accepted => Outcome::Completed,
         Some(Reason::Completed) => Outcome::Deviated,
         Some(Reason::EmergencyStop(_) | Reason::Cancelled(_)) => Outcome::Aborted,
         _ => Outcome::RolledBack,
