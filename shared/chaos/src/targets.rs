@@ -1,7 +1,6 @@
 //! Target groups of load balancers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use dr_aws::errors::Call;
 use dr_aws::raw::Refusal;
@@ -138,22 +137,15 @@ impl Targets<'_> {
     }
 }
 
-/// A zone goes with an address only, as it was reported: of one outside of the VPC AWS requires it, of one within it takes
-/// its own alone. With instances and load balancers it takes none, and functions are in all of them.
-/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_TargetDescription.html>
 fn described(parameters: Parameters, prefix: &str, target: &Target) -> Parameters {
     let mut parameters = parameters.with(&format!("{prefix}.Id"), &target.id);
     if let Some(port) = target.port {
         parameters = parameters.with(&format!("{prefix}.Port"), port.to_string());
     }
-    match &target.zone {
-        Some(zone) if is_address(&target.id) => parameters.with(&format!("{prefix}.AvailabilityZone"), zone),
-        _ => parameters,
+    match target.named_zone() {
+        Some(zone) => parameters.with(&format!("{prefix}.AvailabilityZone"), zone),
+        None => parameters,
     }
-}
-
-fn is_address(id: &str) -> bool {
-    id.parse::<IpAddr>().is_ok()
 }
 
 /// Whether a target is an instance: the ids of the others are addresses and ARNs.
@@ -175,8 +167,9 @@ fn read<'a>(items: impl Iterator<Item = &'a Element>, call: &Call) -> Result<Tar
         let port = item.text(&["Target", "Port"]).map(str::parse::<u16>).transpose();
         let port = port.map_err(|_| call.unreadable("the port of a target is no port"))?;
         // Of a function `all` is reported, which is no zone; of an address it is what it is registered with.
-        let zone = item.text(&["Target", "AvailabilityZone"]).filter(|_| is_address(&id)).map(str::to_owned);
-        let target = Target { id, port, zone };
+        let zone = item.text(&["Target", "AvailabilityZone"]).map(str::to_owned);
+        let mut target = Target { id, port, zone };
+        target.zone = target.named_zone().map(str::to_owned);
         if state == "draining" {
             continue;
         }

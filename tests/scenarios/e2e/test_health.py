@@ -10,7 +10,8 @@ import json
 import pytest
 from stage import together, until
 
-DATABASE, REPLICA = "ledger-db", "ledger-db-replica"
+# What has a replica is not stopped: the third one has none.
+DATABASE, REPLICA, IDLE = "ledger-db", "ledger-db-replica", "idle-db"
 
 
 def now():
@@ -19,22 +20,24 @@ def now():
 
 @pytest.fixture(scope="module")
 def ledger(stage):
-    """A database with a proven backup and its copies, and an instance that calls itself its replica."""
+    """A database with a proven backup and its copies, an instance that calls itself its replica, and one by itself."""
     stage.create_database(DATABASE, DeletionProtection=True)
     done = stage.run("BackupOrchestration", {"database": DATABASE, "validation": {"depth": "quick"}})
     assert done["status"] == "SUCCEEDED", done
-    stage.create_database(REPLICA)
+    for name in (REPLICA, IDLE):
+        stage.create_database(name)
     stage.cloud.control("replication", {"region": stage.cloud.region, "instance": REPLICA, "source": DATABASE})
     measure(stage, ReplicaLag=(REPLICA, 2), FreeStorageSpace=(DATABASE, 15 << 30))
     measure(stage, FreeStorageSpace=(REPLICA, 15 << 30))
     yield stage
     rds = stage.cloud.client("rds")
     rds.modify_db_instance(DBInstanceIdentifier=DATABASE, DeletionProtection=False)
-    for name in (DATABASE, REPLICA):
+    names = {DATABASE, REPLICA, IDLE}
+    for name in names:
         rds.delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True)
 
     def gone():
-        return not {DATABASE, REPLICA} & {one["DBInstanceIdentifier"] for one in rds.describe_db_instances()["DBInstances"]}
+        return not names & {one["DBInstanceIdentifier"] for one in rds.describe_db_instances()["DBInstances"]}
     until("the ledger is gone", gone)
 
 
@@ -79,15 +82,15 @@ def stopped(stage):
 
     def status(wanted):
         def look():
-            [one] = rds.describe_db_instances(DBInstanceIdentifier=DATABASE)["DBInstances"]
+            [one] = rds.describe_db_instances(DBInstanceIdentifier=IDLE)["DBInstances"]
             return one["DBInstanceStatus"] == wanted
-        until(f"{DATABASE} {wanted}", look)
-    rds.stop_db_instance(DBInstanceIdentifier=DATABASE)
+        until(f"{IDLE} {wanted}", look)
+    rds.stop_db_instance(DBInstanceIdentifier=IDLE)
     status("stopped")
     try:
-        yield DATABASE
+        yield IDLE
     finally:
-        rds.start_db_instance(DBInstanceIdentifier=DATABASE)
+        rds.start_db_instance(DBInstanceIdentifier=IDLE)
         status("available")
 
 

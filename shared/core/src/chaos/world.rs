@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +146,16 @@ pub struct Target {
     /// The zone that it is in, where AWS reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+}
+
+impl Target {
+    /// The zone that is named when it is registered. A zone goes with an address only, as it was reported: of one outside of
+    /// the VPC AWS requires it, of one within it takes its own alone. With instances and load balancers it takes none, and
+    /// functions are in all of them.
+    /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_TargetDescription.html>
+    pub fn named_zone(&self) -> Option<&str> {
+        self.zone.as_deref().filter(|_| self.id.parse::<IpAddr>().is_ok())
+    }
 }
 
 /// A target group.
@@ -336,8 +347,23 @@ fn join(words: &BTreeSet<String>) -> String {
 
 fn targets_of(targets: &BTreeSet<Target>) -> String {
     let one = |target: &Target| {
-        let port = target.port.map(|port| format!(",Port={port}"));
-        format!("Id={}{}", target.id, port.unwrap_or_default())
+        let port = target.port.map(|port| format!(",Port={port}")).unwrap_or_default();
+        let zone = target.named_zone().map(|zone| format!(",AvailabilityZone={zone}")).unwrap_or_default();
+        format!("Id={}{port}{zone}", target.id)
     };
     targets.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_names_the_zone_of_an_address_as_the_call_does() {
+        let target =
+            |id: &str, port, zone: &str| Target { id: id.to_owned(), port, zone: Some(zone.to_owned()) };
+        let targets =
+            BTreeSet::from([target("10.9.0.1", Some(80), "all"), target("i-1", Some(8080), "us-east-1a")]);
+        assert_eq!(targets_of(&targets), "Id=10.9.0.1,Port=80,AvailabilityZone=all Id=i-1,Port=8080");
+    }
 }
