@@ -163,8 +163,8 @@ impl Desk<'_> {
             }
         }
         let applied = self.table.apply(&records::save(journal, before, &locks)).await?;
-        if applied == Applied::Yes {
-            told::count(journal);
+        if applied == Applied::Yes && !told::is_counted_when_reported(journal) {
+            told::count(journal, Known::Nothing);
         }
         Ok(applied)
     }

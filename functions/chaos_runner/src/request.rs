@@ -124,11 +124,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The name and the message.
+    /// The name and the message, of that the first 1,000 characters.
     pub fn words(&self) -> String {
         let told: Option<Value> = serde_json::from_str(&self.cause).ok();
         let message = told.as_ref().and_then(|told| told.get("errorMessage")).and_then(Value::as_str);
-        format!("{}: {}", self.error, message.unwrap_or(&self.cause))
+        let message: String = message.unwrap_or(&self.cause).chars().take(1_000).collect();
+        format!("{}: {message}", self.error)
     }
 }
 
@@ -407,4 +408,18 @@ pub struct Line {
     pub put_back_at: Option<Timestamp>,
     /// What is in the way.
     pub trouble: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_a_machine_caught_is_told_by_its_message() {
+        let failure = |cause: &str| Failure { error: "Dr.QueryFailed".to_owned(), cause: cause.to_owned() };
+        let ours = r#"{"errorType":"Dr.QueryFailed","errorMessage":"comparing `orders`: it timed out"}"#;
+        assert_eq!(failure(ours).words(), "Dr.QueryFailed: comparing `orders`: it timed out");
+        assert_eq!(failure("it is gone").words(), "Dr.QueryFailed: it is gone");
+        assert_eq!(failure(&"x".repeat(5_000)).words().len(), 1_016);
+    }
 }

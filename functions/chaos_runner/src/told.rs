@@ -64,6 +64,9 @@ impl Handler {
             (Known::Nothing, Some(failure)) => Known::Failed(failure.words()),
             (known, _) => known,
         };
+        if is_counted_when_reported(&journal) {
+            count(&journal, known.clone());
+        }
         let reported = desk.write_report(&journal, known).await?;
         self.tell_channels(&journal, &reported).await?;
         Ok(Answer::Reported(Box::new(reported)))
@@ -147,9 +150,15 @@ impl Desk<'_> {
     }
 }
 
+/// Whether an experiment is counted with its report, and not already when it ends: how it ended is known only when its
+/// rows were compared. One whose execution is lost after its end is not counted.
+pub(crate) fn is_counted_when_reported(journal: &Journal) -> bool {
+    journal.status == Phase::Ended && journal.plan.data_check.is_some()
+}
+
 /// Counts an experiment that is over, or has just become stuck.
-pub(crate) fn count(journal: &Journal) {
-    let Some(report) = report::report(journal, Known::Nothing) else { return };
+pub(crate) fn count(journal: &Journal, known: Known) {
+    let Some(report) = report::report(journal, known) else { return };
     metrics::operation_ended("experiment", word(report.status), None);
     if let Some(time) = report.metrics.recovery_time {
         let seconds = Duration::from_millis(time.unsigned_abs()).as_secs_f64();

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use crate::carry::budget;
 use crate::request::{Answer, Watched};
 use crate::world::won;
-use crate::{Desk, Handler};
+use crate::{Desk, Handler, told};
 
 impl Handler {
     /// Takes over every experiment whose runner was not heard of for a lease.
@@ -80,6 +80,9 @@ impl Desk<'_> {
         match phase {
             Phase::Ended => {
                 let known = self.handler.comparison(&journal).await?;
+                if told::is_counted_when_reported(&journal) {
+                    told::count(&journal, known.clone());
+                }
                 self.announce(&self.write_report(&journal, known).await?).await?;
             }
             Phase::Stuck => {
