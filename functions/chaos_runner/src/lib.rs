@@ -108,9 +108,9 @@ impl Handler {
         }
         let pending: Option<Pending> = desk.table.read(&Pending::key(operation)).await?;
         let Some(pending) = pending else {
-            return Err(DrError::new(
-                ErrorName::OperationMissing,
-                format!("looking for experiment {operation}"),
+            let what = format!("looking for the journal of {operation}");
+            return Err(DrError::new(ErrorName::OperationMissing, what).with_remedy(
+                "Before an experiment begins, its execution says where it is; a dry run has no journal.",
             ));
         };
         Ok(Answer::Status(Box::new(Status {
