@@ -77,11 +77,17 @@ impl ValidationOptions {
     /// # Errors
     /// [`ErrorName::InvalidInput`] naming the field.
     pub fn check(&self) -> Result<()> {
+        self.check_in("validation")
+    }
+
+    /// The same for a request that has these options in another member.
+    ///
+    /// # Errors
+    /// [`ErrorName::InvalidInput`] naming the field.
+    pub fn check_in(&self, member: &str) -> Result<()> {
         let fault = |field: &str, rule: &str| {
-            Err(DrError::new(
-                ErrorName::InvalidInput,
-                format!("reading the request: `validation.{field}` {rule}"),
-            ))
+            let what = format!("reading the request: `{member}.{field}` {rule}");
+            Err(DrError::new(ErrorName::InvalidInput, what))
         };
         if !(1..=8).contains(&self.connections) {
             return fault("connections", "must be 1 to 8");

@@ -102,7 +102,7 @@ impl DataCheck {
     /// # Errors
     /// [`ErrorName::InvalidInput`] with the field and the rule.
     pub fn check(&self, region: &Region, limits: &Limits) -> Result<()> {
-        self.validation().check()?;
+        self.validation().check_in("dataCheck")?;
         if *region == limits.home {
             return Ok(());
         }
@@ -214,6 +214,33 @@ mod tests {
 
     fn judged(comparison: Comparison) -> Found {
         check(&json!({})).judge(Known::Compared(Box::new(comparison)))
+    }
+
+    #[test]
+    fn a_bound_is_named_as_its_user_wrote_it() {
+        let limits = Limits {
+            home: Region::parse("us-east-1").unwrap(),
+            regions: std::collections::BTreeSet::new(),
+            longest: jiff::SignedDuration::from_hours(1),
+            listed: std::collections::BTreeSet::new(),
+            channels: std::collections::BTreeSet::new(),
+            probe_hosts: Vec::new(),
+            freeze: Vec::new(),
+            approvals: 1,
+            dry_run: true,
+            settling_seconds: 30,
+            region_fault: false,
+        };
+        for (more, field) in [
+            (json!({"connections": 9}), "`dataCheck.connections`"),
+            (json!({"maxReadMebibytesPerSecond": 0}), "`dataCheck.maxReadMebibytesPerSecond`"),
+        ] {
+            let error = check(&more).check(&limits.home, &limits).unwrap_err();
+            assert!(error.to_string().contains(field), "{error}");
+        }
+        let abroad = Region::parse("eu-west-1").unwrap();
+        let error = check(&json!({})).check(&abroad, &limits).unwrap_err();
+        assert!(error.to_string().contains("in us-east-1, not in eu-west-1"), "{error}");
     }
 
     #[test]
