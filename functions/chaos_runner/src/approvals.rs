@@ -100,6 +100,10 @@ impl Handler {
         let needed = pending.plan.approvals;
         let approved = by.len() >= usize::from(needed);
         if approved {
+            desk.change("noting that there are enough approvals", async || {
+                Ok((desk.pending(operation).await?.approved(now), ()))
+            })
+            .await?;
             self.executions.task_succeeded(&pending.task_token, &json!({"approvedBy": by})).await?;
         }
         Ok(Answer::Approved(Count { counted: by.len(), needed, approved }))

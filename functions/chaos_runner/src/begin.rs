@@ -11,10 +11,13 @@ use dr_core::chaos::experiment::ExperimentRequest;
 use dr_core::chaos::freeze;
 use dr_core::chaos::journal::Journal;
 use dr_core::chaos::plan::{self, ExperimentPlan};
-use dr_core::chaos::probe::{Finding, first_fault};
+use dr_core::chaos::probe::{Finding, Probe, first_fault};
 use dr_core::chaos::records::{self, Held, Pending};
+use dr_core::chaos::world;
 use dr_core::control::{EmergencyStop, HolderState, Lock};
 use dr_core::ids::{OperationId, Region};
+use dr_core::labels;
+use dr_core::observed::{DatabaseFacts, Observed};
 use dr_core::{DrError, Engine, EngineFamily, ErrorName, Result, input};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -94,6 +97,7 @@ impl Handler {
         let facts = found.found_or_else(|| {
             DrError::new(ErrorName::DatabaseMissing, format!("{what}: there is none in {region}"))
         })?;
+        may_be_written_to(&facts)?;
         let engine = Engine::supported(&facts.engine, &facts.engine_version, &what)?;
         if engine.family() != EngineFamily::PostgreSql {
             let text = format!("{what}: its engine is `{}`", facts.engine);
@@ -104,6 +108,18 @@ impl Handler {
         Ok(DataAsked { database: facts.id, database_kind: facts.kind, validation: check.validation() })
     }
 
+    /// Refuses probes that write to a database which does not carry the tag: a ledger is a row in it.
+    async fn ledgers_allowed(&self, plan: &ExperimentPlan) -> Result<()> {
+        for id in plan.ledgers() {
+            let home = self.clients.home();
+            // One that is not there is what its probe says.
+            if let Observed::Found(facts) = Box::pin(self.clients.rds(home).find_database(id, None)).await {
+                may_be_written_to(&facts)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The pre-checks and the steady state, which must all pass. Answers the steady state.
     async fn check_before(
         &self,
@@ -111,7 +127,15 @@ impl Handler {
         of: Asker<'_>,
         invocation: &Invocation,
     ) -> Result<Vec<Finding>> {
-        for (which, probes) in [("pre-check", &plan.pre_checks), ("stop condition", &plan.stop_conditions)] {
+        self.ledgers_allowed(plan).await?;
+        // A ledger that is first asked at the end has nothing to compare with: its first beat is written now.
+        let is_ledger = |probe: &&Probe| matches!(probe, Probe::DataIntact { .. });
+        let ledgers: Vec<Probe> = plan.post_checks.iter().filter(is_ledger).cloned().collect();
+        for (which, probes) in [
+            ("pre-check", &plan.pre_checks),
+            ("stop condition", &plan.stop_conditions),
+            ("a check at the end", &ledgers),
+        ] {
             let findings = self.ask(probes, plan, of, invocation).await;
             refuse(which, plan, &findings)?;
         }
@@ -159,7 +183,7 @@ impl Handler {
         for _ in 0..MOST_ATTEMPTS {
             let stop: Option<EmergencyStop> = desk.table.read(EmergencyStop::KEY).await?;
             let locks = desk.locks(&journal).await?;
-            let change = records::arm(&journal, &locks, stop.as_ref(), invocation.now())?;
+            let change = records::arm(&journal, &locks, stop.as_ref(), request.started_at, invocation.now())?;
             if desk.table.apply(&change).await? == Applied::Yes {
                 return Ok(Answer::Standing(Box::new(standing(&journal, 0, "it begins")?)));
             }
@@ -191,6 +215,7 @@ impl Handler {
             0 => None,
             _ => desk.table.read(&Pending::key(operation)).await?,
         };
+        let now = pending.as_ref().map_or(now, |pending| pending.valid_at(now));
         let approvals = pending.map(|pending| pending.approvals).unwrap_or_default();
         let examined = self.examine(&approvals, operation).await?;
         approval::check(plan, &examined, now)
@@ -215,6 +240,16 @@ impl Desk<'_> {
         }
         Ok(all)
     }
+}
+
+/// Refuses a database that does not carry the tag.
+fn may_be_written_to(facts: &DatabaseFacts) -> Result<()> {
+    if labels::has(&facts.tags, world::TAG, world::ALLOWED) {
+        return Ok(());
+    }
+    let (tag, value) = (world::TAG, world::ALLOWED);
+    let what = format!("looking into the data of {}: it does not carry the tag {tag} = {value}", facts.id);
+    Err(DrError::new(ErrorName::TargetNotAllowed, what))
 }
 
 fn refuse(which: &str, plan: &ExperimentPlan, findings: &[Finding]) -> Result<()> {

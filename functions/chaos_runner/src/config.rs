@@ -88,6 +88,9 @@ impl Config {
             dry_run: vars.or_else("CHAOS_DRY_RUN", config::boolean, true),
             settling_seconds: vars.or_else("CHAOS_SETTLING_SECONDS", config::number(1..=300), 30),
             region_fault: vars.or_else("CHAOS_REGION_FAULT", config::boolean, false),
+            own_functions: vars
+                .optional("AWS_LAMBDA_FUNCTION_NAME", config::text)
+                .map(|name| name.strip_suffix("chaos-runner").map_or_else(|| name.clone(), str::to_owned)),
         };
         let approval_keys = vars.optional("CHAOS_APPROVAL_KEY", keys).unwrap_or(ApprovalKeys::None);
         let wait = config::number(1..=APPROVAL_MINUTES);

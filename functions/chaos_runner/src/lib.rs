@@ -25,6 +25,7 @@ use dr_core::changes::Change;
 use dr_core::chaos::data::Known;
 use dr_core::chaos::journal::Journal;
 use dr_core::chaos::records::{self, Pending};
+use dr_core::chaos::report;
 use dr_core::control::Lock;
 use dr_core::ids::{OperationId, Region};
 use dr_core::{DrError, ErrorName, Result};
@@ -126,6 +127,7 @@ impl Handler {
             after: Vec::new(),
             approved_by: pending.approvals.iter().map(|one| one.approver.clone()).collect(),
             plan_hash: pending.plan_hash,
+            metrics: None,
             commands: Vec::new(),
         })))
     }
@@ -192,6 +194,7 @@ impl Desk<'_> {
 fn standing(journal: &Journal, check_again_in_seconds: u32, why: impl Into<String>) -> Result<Standing> {
     Ok(Standing {
         phase: journal.status,
+        reason: journal.reason.clone(),
         check_again_in_seconds,
         why: why.into(),
         plan_hash: journal.plan.hash()?,
@@ -219,6 +222,7 @@ fn status_of(journal: &Journal) -> Result<Status> {
         after: journal.after.clone(),
         approved_by: journal.approved_by.clone(),
         plan_hash: journal.plan.hash()?,
+        metrics: report::report(journal, Known::Nothing).map(|report| report.metrics),
         commands: journal.commands(),
     })
 }

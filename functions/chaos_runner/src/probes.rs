@@ -29,8 +29,21 @@ pub(crate) struct Asker<'a> {
     pub(crate) look_only: bool,
 }
 
-/// What was seen: whether it is as asked, and how it is.
-type Answer = (bool, String);
+/// What was seen.
+struct Seen {
+    /// Whether it is as asked.
+    good: bool,
+    /// How it is.
+    detail: String,
+    /// What a ledger says.
+    intact: Option<bool>,
+}
+
+impl From<(bool, String)> for Seen {
+    fn from((good, detail): (bool, String)) -> Self {
+        Self { good, detail, intact: None }
+    }
+}
 
 impl Handler {
     /// Asks all probes at once.
@@ -42,13 +55,13 @@ impl Handler {
         invocation: &Invocation,
     ) -> Vec<Finding> {
         join_all(probes.iter().map(async |probe| {
-            let answer = Box::pin(self.ask_one(probe, plan, of, invocation.now())).await;
-            let (verdict, detail) = match answer {
-                Ok((true, detail)) => (Verdict::Passed, detail),
-                Ok((false, detail)) => (Verdict::Failed, detail),
-                Err(error) => (Verdict::Unknown, error.to_string()),
-            };
-            Finding { probe: probe.clone(), verdict, detail, at: invocation.now() }
+            let (verdict, detail, intact) =
+                match Box::pin(self.ask_one(probe, plan, of, invocation.now())).await {
+                    Ok(Seen { good: true, detail, intact }) => (Verdict::Passed, detail, intact),
+                    Ok(Seen { good: false, detail, intact }) => (Verdict::Failed, detail, intact),
+                    Err(error) => (Verdict::Unknown, error.to_string(), None),
+                };
+            Finding { probe: probe.clone(), verdict, detail, intact, at: invocation.now() }
         }))
         .await
     }
@@ -59,19 +72,19 @@ impl Handler {
         plan: &ExperimentPlan,
         of: Asker<'_>,
         now: Timestamp,
-    ) -> Result<Answer> {
+    ) -> Result<Seen> {
         let region = &plan.region;
         match probe {
             Probe::BackupsExist { database, within_hours } => {
                 let age = SignedDuration::from_hours(i64::from(*within_hours));
                 let snapshots = self.snapshots(region, database).await?;
-                Ok(newest_proven(&snapshots, now, age))
+                Ok(newest_proven(&snapshots, now, age).into())
             }
             Probe::LatestSnapshotProven { database } => {
-                Ok(latest_proven(&self.snapshots(region, database).await?))
+                Ok(latest_proven(&self.snapshots(region, database).await?).into())
             }
             Probe::ReplicationLagBelow { database, seconds } => {
-                self.lag(region, database, *seconds, now).await
+                self.lag(region, database, *seconds, now).await.map(Seen::from)
             }
             Probe::HealthIs { database, at_worst } => {
                 let asked = json!({"check": {"databases": [database], "alert": false}});
@@ -82,7 +95,7 @@ impl Handler {
                     Health::Warning => matches!(state, "healthy" | "degraded"),
                 };
                 let report = answer.get("report").and_then(Value::as_str).unwrap_or("none");
-                Ok((good, format!("health is {state}, see report {report}")))
+                Ok((good, format!("health is {state}, see report {report}")).into())
             }
             Probe::DataIntact { database } => {
                 let (operation, look_only) = (of.operation, of.look_only);
@@ -90,21 +103,23 @@ impl Handler {
                 match self.invoke(self.config.validate_backup.as_deref(), &json!({"ledger": asked})).await {
                     Ok(answer) => Ok(ledger(&answer)),
                     // A database that does not answer is what was asked about, not what kept us from asking.
-                    Err(error) if is_outage(error.name()) => Ok((false, error.what().to_owned())),
+                    Err(error) if is_outage(error.name()) => Ok((false, error.what().to_owned()).into()),
                     Err(error) => Err(error),
                 }
             }
             Probe::Http { url, status, within_milliseconds } => {
                 let within = Duration::from_millis(u64::from(*within_milliseconds));
-                Ok(self.http.ask(url, *status, within).await)
+                Ok(self.http.ask(url, *status, within).await.into())
             }
             Probe::AlarmIsOk { alarm, region: asked } => {
                 let region = asked.as_ref().unwrap_or(region);
-                Ok(match self.world.alarm_state(region, alarm).await {
-                    Observed::Found(state) => (state == "OK", format!("the alarm is in state {state}")),
-                    Observed::Missing => (false, format!("there is no such alarm in {region}")),
-                    Observed::Unreachable(error) => return Err(error),
-                })
+                match self.world.alarm_state(region, alarm).await {
+                    Observed::Found(state) => {
+                        Ok((state == "OK", format!("the alarm is in state {state}")).into())
+                    }
+                    Observed::Missing => Ok((false, format!("there is no such alarm in {region}")).into()),
+                    Observed::Unreachable(error) => Err(error),
+                }
             }
         }
     }
@@ -133,7 +148,13 @@ impl Handler {
         }
     }
 
-    async fn lag(&self, region: &Region, id: &DatabaseId, seconds: u32, now: Timestamp) -> Result<Answer> {
+    async fn lag(
+        &self,
+        region: &Region,
+        id: &DatabaseId,
+        seconds: u32,
+        now: Timestamp,
+    ) -> Result<(bool, String)> {
         let facts = self.database(region, id).await?;
         let aurora = facts.kind == DatabaseKind::Cluster && facts.engine.starts_with("aurora");
         let members: BTreeSet<String> = facts
@@ -188,7 +209,7 @@ fn proven(snapshot: &SnapshotFacts) -> bool {
     labels::has(&snapshot.tags, labels::PROOF, Proof::Proven.as_str())
 }
 
-fn newest_proven(snapshots: &[SnapshotFacts], now: Timestamp, age: SignedDuration) -> Answer {
+fn newest_proven(snapshots: &[SnapshotFacts], now: Timestamp, age: SignedDuration) -> (bool, String) {
     let newest = snapshots
         .iter()
         .filter(|snapshot| ours(snapshot))
@@ -204,7 +225,7 @@ fn newest_proven(snapshots: &[SnapshotFacts], now: Timestamp, age: SignedDuratio
     }
 }
 
-fn latest_proven(snapshots: &[SnapshotFacts]) -> Answer {
+fn latest_proven(snapshots: &[SnapshotFacts]) -> (bool, String) {
     let latest =
         snapshots.iter().filter(|snapshot| ours(snapshot)).max_by_key(|snapshot| snapshot.taken_at());
     match latest {
@@ -216,10 +237,11 @@ fn latest_proven(snapshots: &[SnapshotFacts]) -> Answer {
     }
 }
 
-fn ledger(answer: &Value) -> Answer {
+fn ledger(answer: &Value) -> Seen {
     let number = |field: &str| answer.get(field).and_then(Value::as_u64);
     let (acknowledged, found) = (number("acknowledged").unwrap_or(0), number("found"));
     let intact = answer.get("intact").and_then(Value::as_bool) == Some(true);
     let found = found.map_or("none".to_owned(), |found| found.to_string());
-    (intact, format!("beat {acknowledged} was acknowledged, {found} is there"))
+    let detail = format!("beat {acknowledged} was acknowledged, {found} is there");
+    Seen { good: intact, detail, intact: Some(intact) }
 }

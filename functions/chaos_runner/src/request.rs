@@ -86,6 +86,8 @@ pub struct Arm {
     pub operation_id: OperationId,
     /// Its execution.
     pub execution: ExecutionArn,
+    /// When that began: an emergency stop since then counts, also when it is lifted.
+    pub started_at: Timestamp,
     /// The experiment, as its user gave it.
     pub request: Value,
     /// The hash of the plan that was answered.
@@ -284,6 +286,8 @@ pub struct Count {
 pub struct Standing {
     /// The phase.
     pub phase: Phase,
+    /// Why its faults come out, or came out.
+    pub reason: Option<Reason>,
     /// When to call again; 0 for at once.
     pub check_again_in_seconds: u32,
     /// What is waited for.
@@ -324,8 +328,8 @@ pub struct Reported {
 pub struct Stopped {
     /// In each Region.
     pub regions: Vec<RegionStop>,
-    /// Experiments that are not over, as far as seen.
-    pub experiments: usize,
+    /// Experiments that are not over, here and, of a standby, at home; absent when they could not be listed.
+    pub experiments: Option<usize>,
 }
 
 /// What an emergency stop did in one Region.
@@ -350,6 +354,8 @@ pub struct Watched {
     pub ended: usize,
     /// Those that need a person.
     pub stuck: usize,
+    /// Those among them that could not be worked on, for longer than they should have lasted.
+    pub failed: usize,
 }
 
 /// A Region was unblocked.
@@ -390,6 +396,8 @@ pub struct Status {
     pub approved_by: BTreeSet<String>,
     /// The hash of its plan.
     pub plan_hash: String,
+    /// Figures, once it is over. What became of its rows is in the report.
+    pub metrics: Option<Metrics>,
     /// What a person would have to do now to put everything back.
     pub commands: Vec<String>,
 }

@@ -4,7 +4,9 @@ use dr_aws::Invocation;
 use dr_core::changes;
 use dr_core::chaos::world::{Resource, ResourceKind};
 use dr_core::control::EmergencyStop;
+use dr_core::ids::Region;
 use dr_core::{DrError, ErrorName, Result};
+use futures_util::future::join_all;
 
 use crate::request::{Answer, Cancel, RegionStop, Stopped, Unblock, Unblocked, Words};
 use crate::{Handler, standing};
@@ -18,23 +20,36 @@ impl Handler {
         invocation: &Invocation,
     ) -> Result<Answer> {
         let now = invocation.now();
+        let home = self.clients.home();
+        // A standby stops its home, too, whose table may have another name.
+        let watched = self.config.home.as_ref().map(|(region, table)| (region, table.as_str()));
+        let table = self.config.table.as_str();
+        let known = |region: &Region| region == home || watched.is_some_and(|(other, _)| other == region);
+        let others = self.config.limits.regions.iter().filter(|region| !known(region));
+        let everywhere =
+            std::iter::once((home, table)).chain(watched).chain(others.map(|region| (region, table)));
+        // All at once: a Region that does not answer keeps no other waiting.
+        let written = join_all(everywhere.map(async |(region, table)| {
+            let desk = self.desk_in(region, table);
+            let written = desk.change("changing the emergency stop", async || {
+                let existing: Option<EmergencyStop> = desk.table.read(EmergencyStop::KEY).await?;
+                let (by, reason) = (&words.by, &words.reason);
+                Ok((Some(changes::emergency_stop(in_force, by, reason, existing.as_ref(), now)?), ()))
+            });
+            (region, table, Box::pin(written).await)
+        }))
+        .await;
         let mut regions = Vec::new();
         let mut trouble = None;
-        let home = self.clients.home();
-        let others = self.config.limits.regions.iter().filter(|region| *region != home);
-        for region in std::iter::once(home).chain(others) {
-            let desk = self.desk_in(region, &self.config.table);
-            let written = desk
-                .change("changing the emergency stop", async || {
-                    let existing: Option<EmergencyStop> = desk.table.read(EmergencyStop::KEY).await?;
-                    let (by, reason) = (&words.by, &words.reason);
-                    Ok((Some(changes::emergency_stop(in_force, by, reason, existing.as_ref(), now)?), ()))
-                })
-                .await;
+        for (region, table, written) in written {
             let status = match written {
                 Ok(()) if in_force => "in-force",
                 Ok(()) => "lifted",
-                Err(error) if error.name() == ErrorName::StateTableMissing && region != home => {
+                Err(error)
+                    if error.name() == ErrorName::StateTableMissing
+                        && table == self.config.table
+                        && region != home =>
+                {
                     "no-installation"
                 }
                 Err(error) => {
@@ -53,8 +68,16 @@ impl Handler {
             return Err(DrError::new(error.name(), what));
         }
         // To look costs nothing that matters, and must not fail what was done.
-        let experiments = self.home().open().await.map_or(0, |open| open.len());
-        Ok(Answer::Stopped(Stopped { regions, experiments }))
+        Ok(Answer::Stopped(Stopped { regions, experiments: self.count_open().await.ok() }))
+    }
+
+    /// Experiments that are not over, here and, of a standby, at home.
+    async fn count_open(&self) -> Result<usize> {
+        let here = self.home().open().await?.len();
+        match &self.config.home {
+            Some((region, table)) => Ok(here + self.desk_in(region, table).open().await?.len()),
+            None => Ok(here),
+        }
     }
 
     pub(crate) async fn cancel(&self, request: &Cancel, invocation: &Invocation) -> Result<Answer> {

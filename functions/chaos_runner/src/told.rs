@@ -5,6 +5,7 @@ use std::time::Duration;
 use dr_aws::metrics;
 use dr_aws::objects::Overwrite;
 use dr_core::chaos::data::{self, Known};
+use dr_core::chaos::experiment::Family;
 use dr_core::chaos::journal::{Journal, Phase};
 use dr_core::chaos::plan::ExperimentPlan;
 use dr_core::chaos::report::{self, Outcome, Report};
@@ -107,6 +108,15 @@ impl Desk<'_> {
     /// # Errors
     /// [`ErrorName::OperationInProgress`] while it runs.
     pub(crate) async fn write_report(&self, journal: &Journal, known: Known) -> Result<Reported> {
+        let (reported, kept) = self.reported(journal, known).await?;
+        kept.map(|()| reported)
+    }
+
+    /// The same, for whom it must be told also when it cannot be kept: the report, and what became of keeping it.
+    ///
+    /// # Errors
+    /// As [`Self::write_report`], but for the storage.
+    pub(crate) async fn reported(&self, journal: &Journal, known: Known) -> Result<(Reported, Result<()>)> {
         let Some(report) = report::report(journal, known) else {
             let what = format!("reporting {}: it is {}", journal.owner, journal.status.as_str());
             return Err(DrError::new(ErrorName::OperationInProgress, what));
@@ -121,9 +131,9 @@ impl Desk<'_> {
         let key = format!("chaos/{}/report.json", journal.owner);
         let body = as_json("an experiment's report", &kept)?;
         let bucket = self.handler.clients.bucket(&self.handler.config.bucket);
-        Box::pin(bucket.put(&key, body, "application/json", Overwrite::Allowed)).await?;
+        let kept = Box::pin(bucket.put(&key, body, "application/json", Overwrite::Allowed)).await.map(|_| ());
         let summary = summary(journal, &report, &key);
-        Ok(Reported {
+        let reported = Reported {
             operation_id: journal.owner.clone(),
             experiment_id: journal.plan.experiment_id.clone(),
             status: report.status,
@@ -134,7 +144,8 @@ impl Desk<'_> {
             report_key: key,
             commands: report.commands.into_iter().take(MOST_COMMANDS).collect(),
             summary,
-        })
+        };
+        Ok((reported, kept))
     }
 
     /// Tells the installation's topics what became of an experiment whose execution no longer can.
@@ -159,10 +170,17 @@ pub(crate) fn is_counted_when_reported(journal: &Journal) -> bool {
 /// Counts an experiment that is over, or has just become stuck.
 pub(crate) fn count(journal: &Journal, known: Known) {
     let Some(report) = report::report(journal, known) else { return };
-    metrics::operation_ended("experiment", word(report.status), None);
+    let operation = match journal.plan.family {
+        Family::Database => "chaos_database",
+        Family::Infrastructure => "chaos_infrastructure",
+        Family::Network => "chaos_network",
+        Family::Regional => "chaos_regional",
+        Family::Application => "chaos_application",
+    };
+    metrics::operation_ended(operation, word(report.status), None);
     if let Some(time) = report.metrics.recovery_time {
         let seconds = Duration::from_millis(time.unsigned_abs()).as_secs_f64();
-        metrics::value(metrics::RECOVERY_TIME_SECONDS, "experiment", seconds);
+        metrics::value(metrics::RECOVERY_TIME_SECONDS, operation, seconds);
     }
 }
 

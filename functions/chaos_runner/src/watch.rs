@@ -2,9 +2,9 @@
 
 use dr_aws::Invocation;
 use dr_aws::metrics;
+use dr_core::Result;
 use dr_core::chaos::data::Known;
 use dr_core::chaos::journal::{Journal, Phase};
-use dr_core::{DrError, Result};
 use futures_util::future::join_all;
 
 use crate::carry::budget;
@@ -25,7 +25,7 @@ impl Handler {
         }
         home?;
         #[expect(clippy::cast_precision_loss, reason = "a count of experiments")]
-        metrics::value(metrics::EXPERIMENTS_STUCK, "experiment", watched.stuck as f64);
+        metrics::value(metrics::EXPERIMENTS_STUCK, "experiment", (watched.stuck + watched.failed) as f64);
         Ok(Answer::Watched(watched))
     }
 }
@@ -45,33 +45,36 @@ impl Desk<'_> {
         let me = format!("watchdog in {}", self.handler.clients.home());
         let open = self.open().await?;
         watched.open += open.len();
-        let came =
-            join_all(open.iter().map(async |listed| self.look_after(listed, &me, invocation).await)).await;
-        for came in came {
-            watched.abandoned += usize::from(came.is_some());
-            watched.ended += usize::from(came == Some(Phase::Ended));
-            watched.stuck += usize::from(came == Some(Phase::Stuck));
+        let came = join_all(open.iter().map(async |listed| self.look_after(listed, &me, invocation).await));
+        for (listed, came) in open.iter().zip(came.await) {
+            let overdue = listed.is_overdue(invocation.now());
+            watched.abandoned += usize::from(came.as_ref().is_ok_and(Option::is_some));
+            match came {
+                Ok(phase) => {
+                    watched.ended += usize::from(phase == Some(Phase::Ended));
+                    watched.stuck += usize::from(phase == Some(Phase::Stuck));
+                }
+                // Trouble that passes is tried again in a minute; trouble that lasts needs a person.
+                Err(error) => {
+                    let operation = listed.owner.as_str();
+                    tracing::error!(operation, error = %error, "experiment {operation} was not brought further: {error}");
+                    watched.failed += usize::from(overdue);
+                }
+            }
         }
         Ok(())
     }
 
-    /// Takes an experiment over if nobody works on it; answers where it is then. Trouble is told in the log.
-    async fn look_after(&self, listed: &Journal, me: &str, invocation: &Invocation) -> Option<Phase> {
-        let brought = async {
-            // The index is behind; what counts is the item.
-            let journal = self.journal(&listed.owner).await?.filter(Journal::is_open);
-            match journal {
-                Some(journal) if journal.holder == me || journal.is_abandoned(invocation.now()) => {
-                    Box::pin(self.finish(&journal, me, invocation)).await.map(Some)
-                }
-                _ => Ok(None),
+    /// Takes an experiment over if nobody works on it; answers where it is then.
+    async fn look_after(&self, listed: &Journal, me: &str, invocation: &Invocation) -> Result<Option<Phase>> {
+        // The index is behind; what counts is the item.
+        let journal = self.journal(&listed.owner).await?.filter(Journal::is_open);
+        match journal {
+            Some(journal) if journal.holder == me || journal.is_abandoned(invocation.now()) => {
+                Box::pin(self.finish(&journal, me, invocation)).await.map(Some)
             }
-        };
-        brought.await.unwrap_or_else(|error: DrError| {
-            let operation = listed.owner.as_str();
-            tracing::error!(operation, error = %error, "experiment {operation} was not brought further: {error}");
-            Some(listed.status)
-        })
+            _ => Ok(None),
+        }
     }
 
     async fn finish(&self, journal: &Journal, me: &str, invocation: &Invocation) -> Result<Phase> {
@@ -86,11 +89,15 @@ impl Desk<'_> {
                 self.announce(&self.write_report(&journal, known).await?).await?;
             }
             Phase::Stuck => {
+                // A person is called first: a page that is sent twice is better than one that is noted and not sent.
                 if let Some(paged) = journal.page(invocation.now()) {
-                    let change = dr_core::chaos::records::save(&paged, journal.version, &[]);
-                    if won(self.table.apply(&change).await?) {
-                        self.announce(&self.write_report(&paged, Known::Nothing).await?).await?;
-                    }
+                    let (reported, kept) = self.reported(&paged, Known::Nothing).await?;
+                    self.announce(&reported).await?;
+                    won(self
+                        .table
+                        .apply(&dr_core::chaos::records::save(&paged, journal.version, &[]))
+                        .await?);
+                    kept?;
                 }
             }
             Phase::Injecting | Phase::Observing | Phase::RollingBack | Phase::Recovering => {}

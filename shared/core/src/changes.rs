@@ -474,6 +474,7 @@ pub fn emergency_stop(
         by: by.to_owned(),
         reason: reason.to_owned(),
         at: now,
+        set_at: if in_force { Some(now) } else { existing.and_then(|stop| stop.set_at) },
         version: existing.map_or(1, |stop| stop.version + 1),
     };
     Ok(Change {

@@ -107,6 +107,9 @@ pub struct EmergencyStop {
     pub reason: String,
     /// When.
     pub at: Timestamp,
+    /// When it was last put in force; kept when it is lifted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_at: Option<Timestamp>,
     /// Counts the writes.
     pub version: u64,
 }
@@ -114,6 +117,12 @@ pub struct EmergencyStop {
 impl EmergencyStop {
     /// The table's key.
     pub const KEY: &'static str = "emergency-stop";
+
+    /// Whether it ends what began at that time: it is in force, or it was put in force since. What waited meanwhile does
+    /// not go on because it is lifted.
+    pub fn covers(&self, begun: Timestamp) -> bool {
+        self.in_force || self.set_at.is_some_and(|at| at >= begun)
+    }
 }
 
 /// Refuses to begin anything while the emergency stop is in force.
@@ -445,6 +454,7 @@ mod tests {
             by: "ada".into(),
             reason: "drill".into(),
             at: at(0),
+            set_at: None,
             version: 1,
         };
         assert!(check_emergency_stop(None).is_ok());

@@ -88,8 +88,8 @@ error_names! {
 
     // Control of operations
     OperationInProgress, "OPERATION_IN_PROGRESS", Terminal,
-        "Another operation holds the lock of this database or of this fleet.",
-        "Wait until it ends; the lock of an execution that was stopped is taken over by the next one.";
+        "Another operation holds the lock of this database, fleet, experiment or resource.",
+        "Wait until it ends; the lock of an execution that was stopped is taken over by the next one, that of an experiment only when everything is put back.";
     OperationMissing, "OPERATION_MISSING", Terminal,
         "No operation has this id.",
         "Check the id; finished operations expire after DR_OPERATION_RETENTION_DAYS.";
@@ -101,7 +101,7 @@ error_names! {
         "Look at the recent failures; the breaker lets one trial through after its reset time.";
     EmergencyStopActive, "EMERGENCY_STOP_ACTIVE", Operator,
         "The emergency stop is in force, so nothing new may start.",
-        "Lift it by name (update_state liftEmergencyStop) when it is safe.";
+        "Lift it by name when it is safe: chaos_runner liftEmergencyStop does so in all Regions.";
     StateConflict, "STATE_CONFLICT", Retry,
         "Somebody else changed the same item between reading and writing it.",
         "Nothing: it is tried again.";

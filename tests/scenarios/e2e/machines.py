@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cloud import TARGET_REGIONS
 from experiments import create_function, let_the_lease_run_out, watched_to_the_end
-from stage import Stage, StageError, plain, until
+from stage import MAY_BE_HARMED, Stage, StageError, plain, until
 
 HERE = Path(__file__).resolve().parent
 SCENARIOS = HERE.parent
@@ -224,7 +224,7 @@ class Lane:
         self.locks = (f"lock#{self.name}", f"lock#fleet:{self.name}", f"lock#experiment:{self.name}",
                       f"lock#chaos:function:{stage.cloud.region}:{self.function}")
         create_function(stage, self.function)
-        database = stage.create_database(self.name, Tags=[{"Key": "lane", "Value": self.name}])
+        database = stage.create_database(self.name, Tags=[{"Key": "lane", "Value": self.name}, MAY_BE_HARMED])
         database.sql("create table item (id int primary key, name text)",
                      "insert into item select n, 'item ' || n from generate_series(1, 500) n", "checkpoint")
         rds = stage.cloud.client("rds")

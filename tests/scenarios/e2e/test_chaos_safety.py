@@ -286,6 +286,11 @@ def about_a_member(scene):
     return scene.stop(sorted(scene.stage.in_service(group))[0])
 
 
+def untagged(scene) -> str:
+    """A database that nobody gave free for experiments."""
+    return scene.stage.create_database(f"plain-{uuid.uuid4().hex[:6]}").name
+
+
 # Each: the request, the error's name, and a word of its message.
 REFUSED = {
     "an unknown fault": (of("function", faults=[{"fault": "meteor"}]), "Dr.InvalidInput", "faults[0]"),
@@ -319,6 +324,20 @@ REFUSED = {
     "a target that does not exist": (lambda scene: scene.stop("i-00000000000000000"), "Dr.TargetMissing", "i-0000000000"),
     "a function that does not exist": (
         of("function", targetResources={"functions": ["nobody"]}), "Dr.TargetMissing", "nobody"),
+    "a function of the stack itself": (
+        lambda scene: experiment("application", {"functions": [scene.stage.outputs["ChaosRunnerFunctionName"]]},
+                                 [{"fault": "function-throttle"}]), "Dr.TargetNotAllowed", "this stack's functions"),
+    "the data of a database without the tag": (
+        lambda scene: scene.function.experiment(dataCheck={"database": untagged(scene)}), "Dr.TargetNotAllowed", "dr:chaos"),
+    "a ledger in a database without the tag": (
+        lambda scene: scene.function.experiment(postChecks=[probe("data-intact", database=untagged(scene))]),
+        "Dr.TargetNotAllowed", "dr:chaos"),
+    "the data of a database elsewhere": (
+        lambda scene: experiment("application", {"functions": ["some"], "regions": ["us-west-2"]},
+                                 [{"fault": "function-throttle"}], dataCheck={"database": "some"}),
+        "Dr.InvalidInput", "dataCheck"),
+    "data that is read without bounds": (
+        of("function", dataCheck={"database": "some", "connections": 9}), "Dr.InvalidInput", "dataCheck.connections"),
     "an unreachable Region where that is not used": (
         lambda scene: experiment("regional", {"regions": ["us-west-2"]}, [{"fault": "region-unreachable"}]),
         "Dr.TargetNotAllowed", "does not use it"),
@@ -974,6 +993,8 @@ def test_the_emergency_stop_ends_everything_everywhere_until_it_is_lifted(alone,
     machines, function = scene.subjects.make("ec2-stop"), scene.subjects.make("function-throttle")
     waiting, request = asks(scene)
     waits, operation, plan_hash = scene.asking(request)
+    late_request = asks(scene)[1]
+    late, late_operation, late_hash = scene.asking(late_request)
     running = [scene.observing(each.experiment(parameters=LONG)) for each in (machines, function)]
     words = {"by": "grace", "reason": "a drill"}
     answer, error = stage.invoke("ChaosRunner", {"emergencyStop": {"by": "", "reason": "none"}})
@@ -1011,9 +1032,32 @@ def test_the_emergency_stop_ends_everything_everywhere_until_it_is_lifted(alone,
     finally:
         answer, error = stage.invoke("ChaosRunner", {"liftEmergencyStop": {"by": "grace", "reason": "over"}})
     assert error is None and {each["status"] for each in answer["regions"]} <= {"lifted", "no-installation"}, answer
+    # What waited when the stop came does not begin because it is lifted.
+    answer, error = approve(stage, late_operation, late_hash, "grace", APPROVERS["grace"])
+    assert error is None and answer["approved"], (answer, error)
+    scene.refused(None, "Dr.EmergencyStopActive", "had begun", execution=late)
     execution, operation = scene.observing(function.experiment(parameters=LONG))
     stage.invoke("ChaosRunner", {"cancel": {"operationId": operation, "by": "grace", "reason": "it begins"}})
     scene.ended(execution, "aborted", "cancelled")
+
+
+def test_the_emergency_stop_of_the_standby_reaches_home(alone, scene, standby):
+    """Home's Lambda does not answer, say: what runs there hears it from the table."""
+    stage, words = scene.stage, {"by": "grace", "reason": "home does not answer"}
+    subject = scene.subjects.make("function-throttle")
+    execution, _ = scene.observing(subject.experiment(parameters=LONG))
+    try:
+        answer, error = standby.invoke("ChaosRunner", {"emergencyStop": words})
+        assert error is None, error
+        stopped = {each["region"]: each["status"] for each in answer["regions"]}
+        assert stopped[stage.cloud.region] == stopped[STANDBY] == "in-force", stopped
+        assert answer["experiments"] >= 1, "home's are counted"
+        scene.ended(execution, "aborted", "emergency-stop")
+        assert subject.as_recorded()
+        scene.refused(subject.experiment(), "Dr.EmergencyStopActive", "home does not answer")
+    finally:
+        answer, error = standby.invoke("ChaosRunner", {"liftEmergencyStop": words})
+    assert error is None and {each["region"]: each["status"] for each in answer["regions"]}[stage.cloud.region] == "lifted"
 
 
 def installed(stage, region: str) -> bool:

@@ -243,7 +243,9 @@ def walk_through_an_experiment(road: Road) -> None:
     approval = signed(operation, known[HASH], "edsger")
     assert road.invoke("chaos_runner", {"approve": {"operationId": operation, "approval": approval}})[
         "errorType"] == "Dr.OperationMissing"
-    road.run("chaos_runner/arm.json", known)
+    # It began after every emergency stop that there was.
+    begun = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
+    road.run("chaos_runner/arm.json", {**known, "2026-11-20T09:00:00Z": begun})
     answer = road.run("chaos_runner/advance.json", known)
     if 1 <= answer.get("checkAgainInSeconds", 0) <= 10:
         answer["checkAgainInSeconds"] = "<1 to 10>"

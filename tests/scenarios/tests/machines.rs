@@ -509,9 +509,10 @@ fn every_phase_of_a_journal_has_its_state() {
     }
     assert_eq!(choices.len(), 4);
     assert_eq!(choice["Default"], "IsComparisonNeeded");
-    // What is stuck is told at once, and without a data check there is nothing to compare.
+    // What is stuck is told at once, and without a data check there is nothing to compare; who stopped it is not kept waiting.
     let comparison = &machine.states["IsComparisonNeeded"].definition;
-    let only = "{% $plan.dataCheck != null and $look.phase = 'ended' %}";
+    let only = "{% $plan.dataCheck != null and $look.phase = 'ended' and \
+                $not($look.reason.kind in ['emergency-stop', 'cancelled']) %}";
     assert_eq!(comparison["Choices"], json!([{"Condition": only, "Next": "CompareData"}]));
     assert_eq!(comparison["Default"], "WriteReport");
 }

@@ -84,6 +84,7 @@ fn limits() -> Limits {
         dry_run: true,
         settling_seconds: 30,
         region_fault: true,
+        own_functions: None,
     }
 }
 

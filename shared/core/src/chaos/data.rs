@@ -230,6 +230,7 @@ mod tests {
             dry_run: true,
             settling_seconds: 30,
             region_fault: false,
+            own_functions: None,
         };
         for (more, field) in [
             (json!({"connections": 9}), "`dataCheck.connections`"),

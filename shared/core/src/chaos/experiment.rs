@@ -217,6 +217,8 @@ pub struct Limits {
     pub settling_seconds: u32,
     /// Whether our own functions may be kept from calling a Region.
     pub region_fault: bool,
+    /// How the names of this stack's own functions begin, `<stack>-`; nothing happens to those.
+    pub own_functions: Option<String>,
 }
 
 impl ExperimentRequest {
@@ -434,6 +436,7 @@ mod tests {
             dry_run: true,
             settling_seconds: 30,
             region_fault: true,
+            own_functions: None,
         }
     }
 

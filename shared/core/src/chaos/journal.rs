@@ -23,6 +23,10 @@ use crate::ids::{ExecutionArn, OperationId};
 pub const LEASE: SignedDuration = SignedDuration::from_secs(120);
 /// How long is waited between two attempts to put the same thing back.
 const BETWEEN_ATTEMPTS: SignedDuration = SignedDuration::from_secs(20);
+/// How often a failover back is tried at most, where it is not known whether the last one was made.
+const MOST_FAILOVERS: u32 = 3;
+/// The longest that a call can be under way: its function's timeout.
+const LONGEST_CALL: SignedDuration = SignedDuration::from_secs(60);
 /// How often the same thing is tried to be put back before a person is called.
 const MOST_ATTEMPTS: u32 = 8;
 /// The longest wait between two looks, seconds.
@@ -113,7 +117,7 @@ impl Reason {
     pub fn words(&self) -> String {
         match self {
             Self::Completed => "their time was over".to_owned(),
-            Self::EmergencyStop(why) => format!("the emergency stop is in force, {why}"),
+            Self::EmergencyStop(why) => format!("of the emergency stop, {why}"),
             Self::Cancelled(why) => format!("it was cancelled by {why}"),
             Self::StopCondition(why) => format!("a stop condition did not hold: {why}"),
             Self::TooFewHealthy(why) => format!("too few were healthy: {why}"),
@@ -144,9 +148,45 @@ pub struct Entry {
     /// When something was last done to put it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_attempt: Option<Timestamp>,
+    /// When it was known what came of the last call for it, the change's or an undo's. Without it since the call, whoever
+    /// made it has died, and it may still be under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_at: Option<Timestamp>,
+    /// When the last call for it was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_at: Option<Timestamp>,
     /// What is in the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+impl Entry {
+    /// When the last call for it was made, the change's or an undo's.
+    fn called_at(&self) -> Option<Timestamp> {
+        self.begun_at.max(self.last_attempt)
+    }
+
+    /// From when on "as it was" can be believed once it has settled: not before the last call had its answer. One without
+    /// an answer is over when its function must be, or when somebody else has taken the journal, whose lease was longer.
+    fn quiet_since(&self, taken_at: Timestamp) -> Option<Timestamp> {
+        let called = self.called_at()?;
+        match self.answered_at {
+            Some(answered) if answered >= called => Some(answered),
+            _ if taken_at > called => Some(taken_at),
+            _ => Some(called + LONGEST_CALL),
+        }
+    }
+
+    /// Whether the change may not be asked for again, because each time is another outage, and the last time may have
+    /// worked: AWS shows a failover late.
+    fn must_not_repeat(&self, change: &Change) -> bool {
+        let failover = matches!(
+            change,
+            Change::RebootDbInstance { force_failover: true } | Change::FailoverDbCluster { .. }
+        );
+        let accepted = self.attempts > 0 && self.accepted_at.is_some_and(|at| Some(at) >= self.last_attempt);
+        failover && (self.attempts >= MOST_FAILOVERS || accepted)
+    }
 }
 
 /// The journal.
@@ -284,6 +324,8 @@ impl Journal {
             put_back_at: None,
             attempts: 0,
             last_attempt: None,
+            answered_at: None,
+            accepted_at: None,
             trouble: None,
         };
         let longest = SignedDuration::from_secs(i64::from(plan.worst_case_seconds));
@@ -322,6 +364,13 @@ impl Journal {
         self.status != Phase::Ended
     }
 
+    /// Whether it should be over by now: the faults are out at its deadline, and the rest has its bounds.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        let undo = self.entries.iter().map(|entry| entry.step.undo_seconds).max().unwrap_or(0);
+        let rest = i64::from(undo) + i64::from(self.plan.recovery_seconds);
+        self.is_open() && self.deadline + SignedDuration::from_secs(rest) < now
+    }
+
     /// Whether whoever works on it has not been heard of for too long.
     pub fn is_abandoned(&self, now: Timestamp) -> bool {
         self.is_open() && self.lease_until <= now
@@ -355,8 +404,11 @@ impl Journal {
             for entry in &mut next.entries {
                 if entry.status == StepStatus::Stuck {
                     entry.status = StepStatus::Begun;
-                    entry.attempts = 0;
-                    entry.last_attempt = None;
+                    // A failover is not tried for ever: each is an outage.
+                    if !entry.step.undo.as_ref().is_some_and(|undo| entry.must_not_repeat(undo)) {
+                        entry.attempts = 0;
+                        entry.last_attempt = None;
+                    }
                 }
             }
         }
@@ -402,6 +454,7 @@ impl Journal {
                 entry.status = StepStatus::Made;
             }
             entry.trouble = None;
+            (entry.answered_at, entry.accepted_at) = (Some(now), Some(now));
         }
         next
     }
@@ -413,6 +466,7 @@ impl Journal {
         let mut next = self.written(now);
         if let Some(entry) = next.entries.get_mut(entry) {
             entry.trouble = Some(error.to_owned());
+            entry.answered_at = Some(now);
         }
         if next.status == Phase::Injecting {
             next.roll_back(Reason::InjectionFailed(error.to_owned()), now);
@@ -450,9 +504,10 @@ impl Journal {
 
     /// Why the faults have to come out now.
     fn ends_early(&self, sight: &Sight<'_>, now: Timestamp) -> Option<Reason> {
-        if let Some(stop) = sight.stop.filter(|stop| stop.in_force) {
+        if let Some(stop) = sight.stop.filter(|stop| stop.covers(self.started_at)) {
+            let word = if stop.in_force { "set" } else { "set meanwhile, and lifted" };
             return Some(Reason::EmergencyStop(format!(
-                "set by {} at {}: {}",
+                "{word} by {} at {}: {}",
                 stop.by, stop.at, stop.reason
             )));
         }
@@ -560,8 +615,7 @@ impl Journal {
             };
             match step.put_back(state.as_ref()) {
                 PutBack::AsRecorded => {
-                    let last = entry.begun_at.max(entry.last_attempt);
-                    if last.is_none_or(|since| since + settling <= now) {
+                    if entry.quiet_since(self.taken_at).is_none_or(|since| since + settling <= now) {
                         return self.settle(index, StepStatus::PutBack, None, now);
                     }
                     soon = true;
@@ -571,6 +625,11 @@ impl Journal {
                     if entry.last_attempt.is_some_and(|since| since + BETWEEN_ATTEMPTS > now) {
                         waiting
                             .get_or_insert_with(|| format!("what the last attempt does to {}", step.watched));
+                        continue;
+                    }
+                    if entry.must_not_repeat(&change) {
+                        // It is waited for as long as it may take; then a person looks.
+                        waiting.get_or_insert_with(|| format!("{} to show its failover", step.watched));
                         continue;
                     }
                     if entry.attempts >= MOST_ATTEMPTS {

@@ -61,6 +61,7 @@ fn limits() -> Limits {
         dry_run: true,
         settling_seconds: 30,
         region_fault: true,
+        own_functions: None,
     }
 }
 
@@ -375,7 +376,8 @@ struct Meanwhile {
 
 fn finding(probe: Probe, passed: bool, at: Timestamp) -> Finding {
     let verdict = if passed { Verdict::Passed } else { Verdict::Failed };
-    Finding { probe, verdict, detail: "seen".to_owned(), at }
+    let intact = matches!(probe, Probe::DataIntact { .. }).then_some(passed);
+    Finding { probe, verdict, detail: "seen".to_owned(), intact, at }
 }
 
 /// Runs an experiment to its end with runners that meet `trouble(call)`, and returns the journal, the world and the calls.
@@ -407,6 +409,7 @@ fn run(
             by: "ada".to_owned(),
             reason: "enough".to_owned(),
             at: start(),
+            set_at: None,
             version: 1,
         };
         let failed = meanwhile.condition_at.is_some_and(|at| call >= at);
@@ -615,10 +618,17 @@ fn an_experiment_that_asks_for_its_data_is_completed_only_when_that_was_compared
     }
     // What its ledger lost, no comparison brings back.
     let mut lost = journal.clone();
-    for finding in &mut lost.after {
-        finding.verdict = Verdict::Failed;
+    for (intact, integrity) in [(Some(false), Some(false)), (None, None)] {
+        for finding in lost.after.iter_mut().filter(|finding| finding.intact.is_some()) {
+            (finding.verdict, finding.intact) = (Verdict::Failed, intact);
+        }
+        let report = report(&lost, compared(json!({}))).unwrap();
+        assert_eq!(
+            report.metrics.data_integrity, integrity,
+            "a database that does not answer has lost nothing yet"
+        );
+        assert_eq!(report.status, Outcome::Deviated);
     }
-    assert_eq!(report(&lost, compared(json!({}))).unwrap().metrics.data_integrity, Some(false));
     assert!(journal.plan.lines().iter().any(|line| line.contains("orders is read whole")));
 }
 
@@ -788,6 +798,161 @@ fn a_fault_that_aws_would_refuse_or_that_cannot_be_put_back_is_refused() {
     refused(8, &machine("i-8", |it| it.group = None));
     refused(13, &machine("i-1", |it| it.security_groups = set(["sg-2"])));
     refused(13, &machine("i-2", |it| it.interfaces = 2));
+}
+
+/// A journal that is being rolled back after its first change was made at that moment, and what is looked at.
+fn with_its_fault_in(request: &ExperimentRequest) -> (Journal, Resource) {
+    let world = World::new();
+    let plan = plan::resolve(request, &limits(), &operation(), &world.seen()).unwrap();
+    let watched = plan.steps[0].watched.clone();
+    let journal = Journal::new(&operation(), &execution(), plan, Vec::new(), start());
+    let states = BTreeMap::from([(watched.clone(), world.0.get(&watched).cloned())]);
+    let sight = Sight { stop: None, states: &states, conditions: &[], steady: &[], checks: &[] };
+    let Decision::Change { before, .. } = journal.decide(&sight, start()) else { unreachable!() };
+    (*before, watched)
+}
+
+/// Goes on for an hour with a resource that stays as it is. Answers the journal, and when which changes were asked for.
+fn an_hour(mut journal: Journal, watched: &Resource, state: &State) -> (Journal, Vec<(i64, Change)>) {
+    let states = BTreeMap::from([(watched.clone(), Some(state.clone()))]);
+    let sight = Sight { stop: None, states: &states, conditions: &[], steady: &[], checks: &[] };
+    let mut asked = Vec::new();
+    for second in (0..3_600).step_by(5) {
+        let now = start() + SignedDuration::from_secs(second);
+        if journal.lease_until <= now || journal.status == Phase::Stuck {
+            let holder = journal.holder.clone();
+            let Ok(taken) = journal.take(&holder, now) else { continue };
+            journal = taken;
+        }
+        match journal.decide(&sight, now) {
+            Decision::Write(next) => journal = *next,
+            Decision::Change { before, entry, change, .. } => {
+                asked.push((second, change));
+                journal = before.made(entry, now);
+            }
+            Decision::Wait { .. } => {}
+            Decision::Over => break,
+        }
+        if journal.put_back_at.is_some() {
+            break;
+        }
+    }
+    (journal, asked)
+}
+
+#[test]
+fn a_failover_back_is_asked_for_once_however_late_it_shows() {
+    for index in [0, 4] {
+        let (begun, watched) = with_its_fault_in(&experiments()[index]);
+        let (made, _) = (begun.made(0, start()), ());
+        let rolling = made.cancel("enough", start()).unwrap();
+        // Available, and it is never shown to serve from where it did.
+        let mut elsewhere = World::new().0[&watched].clone();
+        if let State::Database(database) = &mut elsewhere {
+            database.serves_from = Some("elsewhere".to_owned());
+        }
+        let (journal, asked) = an_hour(rolling.clone(), &watched, &elsewhere);
+        assert_eq!(asked.len(), 1, "each is an outage: {asked:?}");
+        assert_eq!(journal.entries[0].status, StepStatus::Stuck, "{:?}", journal.entries[0]);
+        assert!(!journal.commands().is_empty());
+        // Where nobody knows what became of the first, some more are tried, and not for ever.
+        let mut unknown = rolling;
+        let states = BTreeMap::from([(watched.clone(), Some(elsewhere.clone()))]);
+        let sight = Sight { stop: None, states: &states, conditions: &[], steady: &[], checks: &[] };
+        let mut tried = 0;
+        for minute in 3..600 {
+            let now = start() + SignedDuration::from_mins(minute);
+            unknown = unknown.take("watchdog", now).unwrap();
+            if let Decision::Change { before, .. } = unknown.decide(&sight, now) {
+                tried += 1;
+                unknown = *before;
+            }
+        }
+        assert_eq!(tried, 3);
+    }
+}
+
+#[test]
+fn what_looks_as_it_was_is_not_believed_while_a_call_may_be_under_way() {
+    let request = &experiments()[3];
+    let (begun, watched) = with_its_fault_in(request);
+    let calm = World::new().0[&watched].clone();
+    let at = |second| start() + SignedDuration::from_secs(second);
+    let put_back = |journal: Journal| {
+        let (journal, asked) = an_hour(journal, &watched, &calm);
+        assert_eq!(asked, []);
+        journal.entries[0].put_back_at.unwrap().duration_since(start()).as_secs()
+    };
+    // The call was cut off after 45 seconds: what it did may show for 30 more.
+    let cut = begun.refused(0, "timed out", at(45));
+    assert!((75..=80).contains(&put_back(cut)));
+    // The runner died, and its own execution goes on: the call is over when its function must be.
+    let died = begun.cancel("the runner died", at(1)).unwrap();
+    assert!((90..=95).contains(&put_back(died.clone())));
+    // Somebody else took over: the lease outlasted the call.
+    let taken = Journal { lease_until: at(0), ..died }.take("watchdog", at(121)).unwrap();
+    assert!((151..=156).contains(&put_back(taken)));
+}
+
+#[test]
+fn each_group_keeps_its_own_minimum() {
+    let mut world = World::new();
+    let only = BTreeSet::from([target("i-9", "a")]);
+    world.0.insert(
+        resource(ResourceKind::TargetGroup, "arn:small"),
+        State::TargetGroup(TargetGroup { registered: only.clone(), healthy: only }),
+    );
+    let mut request = request(
+        "network",
+        &json!({"targetGroups": ["arn:tg", "arn:small"]}),
+        &json!([{"fault": "zone-drain", "zone": "a"}]),
+    );
+    request.parameters.minimum_healthy = Some(1);
+    let error = plan::resolve(&request, &limits(), &operation(), &world.seen()).unwrap_err();
+    assert_eq!(error.name(), ErrorName::BlastRadiusExceeded);
+    assert!(error.to_string().contains("arn:small"), "{error}");
+    request.parameters.minimum_healthy = Some(0);
+    let plan = plan::resolve(&request, &limits(), &operation(), &world.seen()).unwrap();
+    assert_eq!(plan.guards.len(), 2);
+}
+
+#[test]
+fn nothing_happens_to_the_functions_that_put_everything_back() {
+    let request =
+        request("application", &json!({"functions": ["checkout"]}), &json!([{"fault": "function-throttle"}]));
+    let mut seen = World::new().seen();
+    let checkout = resource(ResourceKind::Function, "checkout");
+    let Some(Observed::Found(facts)) = seen.get_mut(&checkout) else { unreachable!() };
+    facts.arn = "arn:aws:lambda:us-east-1:123456789012:function:lifeboat-chaos-runner".to_owned();
+    let own = Limits { own_functions: Some("lifeboat-".to_owned()), ..limits() };
+    let error = plan::resolve(&request, &own, &operation(), &seen).unwrap_err();
+    assert_eq!(error.name(), ErrorName::TargetNotAllowed);
+    assert!(plan::resolve(&request, &limits(), &operation(), &seen).is_ok());
+}
+
+#[test]
+fn a_stop_that_was_lifted_between_two_looks_ends_what_went_on_then() {
+    let (begun, watched) = with_its_fault_in(&experiments()[3]);
+    let running = begun.made(0, start());
+    let states = BTreeMap::from([(watched.clone(), World::new().0.get(&watched).cloned())]);
+    let stop = |set_at: Timestamp| EmergencyStop {
+        operation_id: EmergencyStop::KEY.to_owned(),
+        in_force: false,
+        by: "ada".to_owned(),
+        reason: "it was nothing".to_owned(),
+        at: start(),
+        set_at: Some(set_at),
+        version: 2,
+    };
+    let now = start() + SignedDuration::from_secs(5);
+    for (set_at, ends) in
+        [(start() + SignedDuration::from_secs(2), true), (start() - SignedDuration::from_secs(2), false)]
+    {
+        let stop = stop(set_at);
+        let sight = Sight { stop: Some(&stop), states: &states, conditions: &[], steady: &[], checks: &[] };
+        let Decision::Write(next) = running.decide(&sight, now) else { unreachable!() };
+        assert_eq!(next.status == Phase::RollingBack, ends, "{:?}", next.reason);
+    }
 }
 
 proptest! {

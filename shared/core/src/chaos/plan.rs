@@ -16,7 +16,7 @@ use super::put_back::Step;
 use super::selection::{Guard, choose, healthy};
 use super::world::{ALLOWED, Change, Facts, Resource, ResourceKind, State, TAG, Target};
 use crate::error::{DrError, ErrorName, Result};
-use crate::ids::{OperationId, Region, hex};
+use crate::ids::{DatabaseId, OperationId, Region, hex};
 use crate::labels;
 use crate::observed::Observed;
 
@@ -133,6 +133,19 @@ impl ExperimentPlan {
         format!("{} in {}", words.collect::<Vec<_>>().join(", "), self.region)
     }
 
+    /// The databases in which its probes keep ledgers.
+    pub fn ledgers(&self) -> BTreeSet<&DatabaseId> {
+        let probes = [&self.pre_checks, &self.steady_state, &self.stop_conditions, &self.post_checks];
+        probes
+            .into_iter()
+            .flatten()
+            .filter_map(|probe| match probe {
+                Probe::DataIntact { database } => Some(database),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Everything that is looked at while it runs.
     pub fn watched(&self) -> BTreeSet<Resource> {
         let pools = self.guards.iter().flat_map(|guard| guard.pool.iter().cloned());
@@ -193,7 +206,17 @@ pub fn resolve(
             steps.push(step(&fault, resource, &targets, seen)?);
         }
         let minimum = parameters.minimum_healthy.unwrap_or_else(|| spared(fault.kind()));
-        guards.push(guard(pool, minimum, steps.get(first..).unwrap_or_default(), seen)?);
+        let steps = steps.get(first..).unwrap_or_default();
+        match fault.kind() {
+            // Each of them serves something of its own: what stays healthy elsewhere does not help it.
+            ResourceKind::ScalingGroup | ResourceKind::TargetGroup => {
+                for resource in pool {
+                    let own: Vec<&Step> = steps.iter().filter(|step| step.resource == resource).collect();
+                    guards.push(guard(vec![resource], minimum, &own, seen)?);
+                }
+            }
+            _ => guards.push(guard(pool, minimum, &steps.iter().collect::<Vec<_>>(), seen)?),
+        }
     }
     guards.iter().try_for_each(Guard::check)?;
     let duration_seconds = seconds(parameters.duration.div_ceil(1_000));
@@ -268,6 +291,12 @@ fn allowed(resource: &Resource, facts: &Facts, limits: &Limits) -> Result<()> {
     if facts.tags.contains_key(labels::ROLE) {
         return refuse("Lifeboat made it for a proof");
     }
+    let name = facts.arn.rsplit(":function:").next().unwrap_or(&facts.arn);
+    if resource.kind == ResourceKind::Function
+        && limits.own_functions.as_ref().is_some_and(|own| name.starts_with(own.as_str()))
+    {
+        return refuse("it is one of this stack's functions, which put everything back");
+    }
     let listed = limits.listed.contains(&(resource.kind, resource.id.clone()));
     if resource.kind == ResourceKind::Region || listed || labels::has(&facts.tags, TAG, ALLOWED) {
         return Ok(());
@@ -325,7 +354,7 @@ fn step(fault: &Fault, resource: &Resource, targets: &BTreeSet<Target>, seen: &S
     })
 }
 
-fn guard(pool: Vec<Resource>, minimum: u32, steps: &[Step], seen: &Seen) -> Result<Guard> {
+fn guard(pool: Vec<Resource>, minimum: u32, steps: &[&Step], seen: &Seen) -> Result<Guard> {
     let mut before = 0_u32;
     for resource in &pool {
         before = before.saturating_add(healthy(Some(&facts(seen, resource)?.state)));

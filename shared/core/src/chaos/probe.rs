@@ -165,6 +165,9 @@ pub struct Finding {
     pub verdict: Verdict,
     /// What was seen, without content of the database or of the answer.
     pub detail: String,
+    /// Of `data-intact`: whether nothing that was acknowledged is missing; absent when the database did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intact: Option<bool>,
     /// When.
     pub at: Timestamp,
 }

@@ -3,17 +3,18 @@
 //!
 //! Every write names the version that was read; nothing in here talks to the table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::approval::Approval;
+use super::approval::{Approval, LASTS};
 use super::experiment::ExperimentRequest;
 use super::journal::{Journal, Phase};
 use super::plan::ExperimentPlan;
-use super::world::{Resource, ResourceKind};
+use super::put_back::Step;
+use super::world::{Database, Resource, ResourceKind, State};
 use crate::changes::{Change, Expect, Item, Write};
 use crate::control::{EmergencyStop, HolderState, Lock, LockDecision, check_emergency_stop, decide_lock};
 use crate::error::{DrError, ErrorName, Result};
@@ -59,9 +60,17 @@ pub fn lock_of(resource: &Resource, home: &Region) -> String {
     }
 }
 
-/// The locks that a plan needs.
-pub fn locks_of(plan: &ExperimentPlan, home: &Region) -> Vec<String> {
-    plan.touched().iter().map(|resource| lock_of(resource, home)).collect()
+/// The locks that a plan needs: what it touches, and the clusters of which that is a member.
+pub fn locks_of(plan: &ExperimentPlan, home: &Region) -> BTreeSet<String> {
+    let cluster = |step: &Step| match &step.recorded {
+        State::Database(Database { cluster: Some(id), .. }) => {
+            let region = step.watched.region.clone();
+            Some(Resource { kind: ResourceKind::DbCluster, region, id: id.clone() })
+        }
+        _ => None,
+    };
+    let clusters = plan.steps.iter().filter_map(cluster);
+    plan.touched().into_iter().chain(clusters).map(|resource| lock_of(&resource, home)).collect()
 }
 
 /// What is known of one lock.
@@ -76,15 +85,25 @@ pub struct Held {
 /// Takes all locks and writes the journal, or neither: from then on the experiment is finished by somebody.
 ///
 /// # Errors
-/// [`ErrorName::EmergencyStopActive`]; [`ErrorName::OperationInProgress`] naming who holds a resource;
+/// [`ErrorName::EmergencyStopActive`], also when the stop was lifted and the execution had begun before it;
+/// [`ErrorName::OperationInProgress`] naming who holds a resource;
 /// [`ErrorName::InvalidInput`] for more resources than one transaction can lock.
 pub fn arm(
     journal: &Journal,
     locks: &BTreeMap<String, Held>,
     stop: Option<&EmergencyStop>,
+    begun: Timestamp,
     now: Timestamp,
 ) -> Result<Change> {
     check_emergency_stop(stop)?;
+    if let Some(stop) = stop.filter(|stop| stop.covers(begun)) {
+        let what = format!(
+            "beginning {}: the emergency stop came after its execution had begun, and {} lifted it at {}",
+            journal.owner, stop.by, stop.at
+        );
+        return Err(DrError::new(ErrorName::EmergencyStopActive, what)
+            .with_remedy("Start the experiment again, if it is still wanted."));
+    }
     if locks.len() > MOST_LOCKS {
         return Err(DrError::new(
             ErrorName::InvalidInput,
@@ -163,6 +182,9 @@ pub struct Pending {
     pub task_token: String,
     /// What was said so far; whether it counts is decided when it is used.
     pub approvals: Vec<Approval>,
+    /// When there were enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_at: Option<Timestamp>,
     /// Counts the writes.
     pub version: u64,
     /// When DynamoDB may delete the item, in seconds since 1970 (TTL).
@@ -206,6 +228,7 @@ impl Pending {
             plan_hash: hash,
             task_token: task_token.to_owned(),
             approvals: kept.map_or_else(Vec::new, |kept| kept.approvals.clone()),
+            approved_at: kept.and_then(|kept| kept.approved_at),
             version: existing.map_or(0, |existing| existing.version) + 1,
             expires_at: (now + Self::KEPT).as_second(),
         };
@@ -231,6 +254,21 @@ impl Pending {
         Ok(Some(next.write(Some(self.version))))
     }
 
+    /// Notes that there are enough now; `None` when that is noted.
+    pub fn approved(&self, now: Timestamp) -> Option<Change> {
+        if self.approved_at.is_some() {
+            return None;
+        }
+        let next = Self { version: self.version + 1, approved_at: Some(now), ..self.clone() };
+        Some(next.write(Some(self.version)))
+    }
+
+    /// At what time its approvals have to be valid for an experiment that begins now: when there were enough, because its
+    /// data is read between that and its beginning; no longer ago than an approval may last.
+    pub fn valid_at(&self, now: Timestamp) -> Timestamp {
+        self.approved_at.filter(|at| *at <= now && *at + LASTS > now).unwrap_or(now)
+    }
+
     fn write(self, before: Option<u64>) -> Change {
         let answer = json!({"planHash": self.plan_hash, "approvals": self.approvals.len()});
         let expect = before.map_or(Expect::Absent, Expect::Version);
@@ -244,8 +282,7 @@ mod tests {
     use super::*;
     use crate::chaos::experiment::{Family, Severity};
     use crate::chaos::fault::Fault;
-    use crate::chaos::put_back::Step;
-    use crate::chaos::world::{Change as WorldChange, Function, State};
+    use crate::chaos::world::{Change as WorldChange, Function};
 
     fn now() -> Timestamp {
         "2026-11-25T12:00:00Z".parse().unwrap()
@@ -331,7 +368,7 @@ mod tests {
     #[test]
     fn locks_journal_and_the_look_at_the_emergency_stop_are_one_transaction() {
         let journal = journal();
-        let change = arm(&journal, &free(&journal), None, now()).unwrap();
+        let change = arm(&journal, &free(&journal), None, now(), now()).unwrap();
         let [check, first, second, put] = change.writes.as_slice() else { unreachable!("{change:?}") };
         assert_eq!(*check, Write::Check(EmergencyStop::KEY.to_owned(), Expect::Absent));
         for write in [first, second] {
@@ -343,6 +380,40 @@ mod tests {
     }
 
     #[test]
+    fn a_member_is_locked_with_its_cluster() {
+        let mut journal = journal();
+        let writer = Database { cluster: Some("till".to_owned()), ..Database::default() };
+        journal.plan.steps[0].recorded = State::Database(writer);
+        let locks = locks_of(&journal.plan, &journal.plan.region);
+        assert!(locks.contains("till"), "{locks:?}");
+        assert_eq!(locks.len(), locks_of(&self::journal().plan, &journal.plan.region).len() + 1);
+    }
+
+    #[test]
+    fn approvals_that_were_enough_stay_so_while_the_data_is_read() {
+        let journal = journal();
+        let asked =
+            Pending::ask(&journal.owner, &journal.owner_execution, &journal.plan, "token", None, now())
+                .unwrap();
+        let [Write::Put(Item::Approval(pending), _)] = asked.writes.as_slice() else {
+            unreachable!("{asked:?}")
+        };
+        let hours = SignedDuration::from_hours;
+        assert_eq!(pending.valid_at(now() + hours(3)), now() + hours(3));
+        let noted = pending.approved(now()).unwrap();
+        let [Write::Put(Item::Approval(pending), _)] = noted.writes.as_slice() else {
+            unreachable!("{noted:?}")
+        };
+        assert_eq!(pending.approved(now() + hours(1)), None);
+        assert_eq!(pending.valid_at(now() + hours(3)), now());
+        assert_eq!(
+            pending.valid_at(now() + hours(25)),
+            now() + hours(25),
+            "no approval lasts longer than a day"
+        );
+    }
+
+    #[test]
     fn nothing_begins_under_the_emergency_stop_or_on_what_another_holds() {
         let journal = journal();
         let stop = EmergencyStop {
@@ -351,12 +422,17 @@ mod tests {
             by: "ada".to_owned(),
             reason: "enough".to_owned(),
             at: now(),
+            set_at: Some(now()),
             version: 3,
         };
-        let error = arm(&journal, &free(&journal), Some(&stop), now()).unwrap_err();
+        let second = SignedDuration::from_secs(1);
+        let error = arm(&journal, &free(&journal), Some(&stop), now(), now()).unwrap_err();
         assert_eq!(error.name(), ErrorName::EmergencyStopActive);
         let lifted = EmergencyStop { in_force: false, ..stop };
-        let change = arm(&journal, &free(&journal), Some(&lifted), now()).unwrap();
+        // What waited for its approval when the stop came does not begin because it is lifted.
+        let error = arm(&journal, &free(&journal), Some(&lifted), now() - second, now()).unwrap_err();
+        assert_eq!(error.name(), ErrorName::EmergencyStopActive);
+        let change = arm(&journal, &free(&journal), Some(&lifted), now() + second, now()).unwrap();
         assert!(change.writes.contains(&Write::Check(EmergencyStop::KEY.to_owned(), Expect::Version(3))));
 
         let other = Lock {
@@ -374,7 +450,7 @@ mod tests {
             [(HolderState::Running, false), (HolderState::Unknown, false), (HolderState::Ended, true)]
         {
             locks.insert("orders".to_owned(), Held { lock: Some(other.clone()), holder });
-            let change = arm(&journal, &locks, None, now());
+            let change = arm(&journal, &locks, None, now(), now());
             assert_eq!(change.is_ok(), begins, "{holder:?}");
             assert!(change.is_ok() || change.unwrap_err().name() == ErrorName::OperationInProgress);
         }

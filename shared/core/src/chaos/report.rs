@@ -36,8 +36,8 @@ pub struct Metrics {
     pub recovery_time: Option<i64>,
     /// From the first look that found the steady state lost to the first that found it back, milliseconds.
     pub outage: Option<i64>,
-    /// Whether the data was found intact, by its ledger and by its rows: false as soon as one tells a loss; absent when
-    /// nothing asked, or when nothing tells.
+    /// Whether the data was found intact, by its ledger and by its rows: false as soon as one tells a loss; null when
+    /// nothing asked, or when nothing tells, a database that did not answer among it.
     pub data_integrity: Option<bool>,
 }
 
@@ -107,7 +107,7 @@ fn data_integrity(journal: &Journal, rows: Option<&data::Found>) -> Option<bool>
         data::Verdict::Untold | data::Verdict::NotCompared => None,
     });
     let ledgers = journal.after.iter().filter(|finding| matches!(finding.probe, Probe::DataIntact { .. }));
-    let by_ledgers = ledgers.map(|finding| Some(finding.verdict == Verdict::Passed));
+    let by_ledgers = ledgers.map(|finding| finding.intact);
     let all: Vec<Option<bool>> = by_ledgers.chain(by_rows).collect();
     if all.contains(&Some(false)) {
         return Some(false);

@@ -603,6 +603,7 @@ fn breakers_and_the_emergency_stop_are_told() {
             by: "ops".into(),
             reason: "drill".into(),
             at: now(),
+            set_at: None,
             version: 1,
         };
         check("stop", |seen| seen.home.as_mut().unwrap().stop = Ok(Some(stop)), &findings);
