@@ -1,6 +1,6 @@
 //! From a request to a journal: resolving, pre-checks, approvals, locks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dr_aws::Invocation;
 use dr_aws::objects::Overwrite;
@@ -8,10 +8,12 @@ use dr_aws::state::Applied;
 use dr_core::chaos::approval;
 use dr_core::chaos::data::DataCheck;
 use dr_core::chaos::experiment::ExperimentRequest;
+use dr_core::chaos::fault::Fault;
 use dr_core::chaos::freeze;
 use dr_core::chaos::journal::Journal;
 use dr_core::chaos::plan::{self, ExperimentPlan};
 use dr_core::chaos::probe::{Finding, Probe, first_fault};
+use dr_core::chaos::put_back::Step;
 use dr_core::chaos::records::{self, Held, Pending};
 use dr_core::chaos::world;
 use dr_core::control::{EmergencyStop, HolderState, Lock};
@@ -87,7 +89,32 @@ impl Handler {
         if !besides.is_empty() {
             seen.extend(desk.look(&besides).await?);
         }
-        plan::resolve(experiment, limits, operation, &seen)
+        let plan = plan::resolve(experiment, limits, operation, &seen)?;
+        self.isolates(&plan).await?;
+        Ok(plan)
+    }
+
+    /// Refuses to isolate a machine by a group that lets something through.
+    async fn isolates(&self, plan: &ExperimentPlan) -> Result<()> {
+        let group = |step: &Step| match &step.fault {
+            Fault::SecurityGroupIsolate { security_group } => Some(security_group.clone()),
+            _ => None,
+        };
+        let groups: BTreeSet<String> = plan.steps.iter().filter_map(group).collect();
+        for group in groups {
+            let what = format!("planning security-group-isolate with `{group}` in {}", plan.region);
+            match self.world.rules_of(&plan.region, &group).await {
+                Observed::Found(0) => {}
+                Observed::Found(rules) => {
+                    let text = format!("{what}: it has {rules} rule(s), so it does not isolate");
+                    return Err(DrError::new(ErrorName::FaultImpossible, text)
+                        .with_remedy("Name a group without any rule, inbound or outbound."));
+                }
+                Observed::Missing => return Err(DrError::new(ErrorName::TargetMissing, what)),
+                Observed::Unreachable(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// How a database is read before and after. One that cannot be compared is refused before anything is touched.
@@ -210,7 +237,7 @@ impl Handler {
         plan: &ExperimentPlan,
         operation: &OperationId,
         now: Timestamp,
-    ) -> Result<std::collections::BTreeSet<String>> {
+    ) -> Result<BTreeSet<String>> {
         let pending: Option<Pending> = match plan.approvals {
             0 => None,
             _ => desk.table.read(&Pending::key(operation)).await?,

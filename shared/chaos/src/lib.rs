@@ -235,6 +235,15 @@ impl World {
         alarms::state(&self.clients, region, name).await
     }
 
+    /// How many rules a security group has, of both directions: without one it lets nothing through.
+    pub async fn rules_of(&self, region: &Region, security_group: &str) -> Observed<usize> {
+        match Box::pin(self.machines(region).rules(security_group)).await {
+            Ok(Some(rules)) => Observed::Found(rules),
+            Ok(None) => Observed::Missing,
+            Err(error) => Observed::Unreachable(error),
+        }
+    }
+
     /// Invokes a function of the home Region and waits for its answer, `within` that time with all attempts.
     ///
     /// # Errors

@@ -65,6 +65,22 @@ impl Machines<'_> {
         Ok(pages.iter().flat_map(|page| page.items("reservationSet", "item")).cloned().collect())
     }
 
+    /// How many rules a security group has, of both directions; `None` when there is no such group.
+    /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeSecurityGroups.html>
+    pub(crate) async fn rules(&self, group: &str) -> Result<Option<usize>> {
+        let what = format!("looking at the rules of `{group}` in {}", self.region);
+        let call = Call::read("ec2:DescribeSecurityGroups", what);
+        let parameters =
+            Parameters::default().with("Filter.1.Name", "group-id").with_list("Filter.1.Value", [group]);
+        let pages = self.ec2.pages(&call, "DescribeSecurityGroups", "securityGroupInfo", parameters).await?;
+        let mut items = pages.iter().flat_map(|page| page.items("securityGroupInfo", "item"));
+        let found = items.find(|item| item.text(&["groupId"]) == Some(group));
+        let rules = |item: &Element| {
+            ["ipPermissions", "ipPermissionsEgress"].map(|name| item.items(name, "item").count()).iter().sum()
+        };
+        Ok(found.map(rules))
+    }
+
     /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StopInstances.html>; one that is stopped stays so.
     pub(crate) async fn stop(&self, id: &str) -> Result<()> {
         let call = Call::write("ec2:StopInstances", format!("stopping `{id}` in {}", self.region));

@@ -154,6 +154,39 @@ async fn instances_are_asked_for_by_a_filter_and_the_missing_one_fails_nobody() 
 }
 
 #[tokio::test]
+async fn the_rules_of_a_security_group_are_counted_in_both_directions() {
+    let group = |id: &str, inbound: &str, outbound: &str| {
+        format!(
+            "<item><groupId>{id}</groupId><ipPermissions>{inbound}</ipPermissions>\
+             <ipPermissionsEgress>{outbound}</ipPermissionsEgress></item>"
+        )
+    };
+    let rule = "<item><ipProtocol>-1</ipProtocol><ipRanges><item><cidrIp>0.0.0.0/0</cidrIp></item></ipRanges></item>";
+    // One that does not filter answers with others, too.
+    let items = group("sg-other", rule, rule) + &group("sg-closed", "", "") + &group("sg-out", "", rule);
+    let (wire, world) = always(ec2_answer(
+        "DescribeSecurityGroups",
+        &format!("<securityGroupInfo>{items}</securityGroupInfo>"),
+    ));
+    let region = Region::parse("us-west-2").unwrap();
+    assert!(matches!(world.rules_of(&region, "sg-closed").await, Observed::Found(0)));
+    assert!(matches!(world.rules_of(&region, "sg-out").await, Observed::Found(1)));
+    assert!(matches!(world.rules_of(&region, "sg-other").await, Observed::Found(2)));
+    assert!(matches!(world.rules_of(&region, "sg-none").await, Observed::Missing));
+    assert_eq!(
+        parameters(&wire.sent()[0]),
+        expected(&[
+            ("Action", "DescribeSecurityGroups"),
+            ("Filter.1.Name", "group-id"),
+            ("Filter.1.Value.1", "sg-closed"),
+        ])
+    );
+    let (_, world) = always(Reply::ec2_error(403, "UnauthorizedOperation", "no"));
+    let Observed::Unreachable(error) = world.rules_of(&region, "sg-closed").await else { unreachable!() };
+    assert_eq!(error.name(), ErrorName::AccessDenied);
+}
+
+#[tokio::test]
 async fn all_pages_and_all_batches_are_read() {
     let (wire, world) = answering(|sent| {
         let (next, id) = match sent.parameter("NextToken").as_str() {

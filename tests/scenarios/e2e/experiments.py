@@ -226,6 +226,9 @@ class Subjects:
 
     def make_security_group_isolate(self, name):
         first, second, closed = self._security_groups(name)
+        # A new one lets everything out.
+        self.ec2.revoke_security_group_egress(GroupId=closed, IpPermissions=[
+            {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}])
         return self._instances({"fault": "security-group-isolate", "securityGroup": closed},
                                "ec2:ModifyInstanceAttribute", "network", SecurityGroupIds=[first, second])
 

@@ -286,6 +286,12 @@ def about_a_member(scene):
     return scene.stop(sorted(scene.stage.in_service(group))[0])
 
 
+def open_group(scene) -> str:
+    """A security group as it is made: it lets everything out."""
+    return scene.stage.cloud.client("ec2").create_security_group(
+        GroupName=f"open-{uuid.uuid4().hex[:6]}", Description="For a test")["GroupId"]
+
+
 def untagged(scene) -> str:
     """A database that nobody gave free for experiments."""
     return scene.stage.create_database(f"plain-{uuid.uuid4().hex[:6]}").name
@@ -327,6 +333,12 @@ REFUSED = {
     "a function of the stack itself": (
         lambda scene: experiment("application", {"functions": [scene.stage.outputs["ChaosRunnerFunctionName"]]},
                                  [{"fault": "function-throttle"}]), "Dr.TargetNotAllowed", "this stack's functions"),
+    "an isolation by a group that lets something through": (
+        lambda scene: experiment("network", scene.machines.targets, [
+            {"fault": "security-group-isolate", "securityGroup": open_group(scene)}]), "Dr.FaultImpossible", "1 rule"),
+    "an isolation by a group that does not exist": (
+        lambda scene: experiment("network", scene.machines.targets, [
+            {"fault": "security-group-isolate", "securityGroup": "sg-00000000000000000"}]), "Dr.TargetMissing", "sg-000"),
     "the data of a database without the tag": (
         lambda scene: scene.function.experiment(dataCheck={"database": untagged(scene)}), "Dr.TargetNotAllowed", "dr:chaos"),
     "a ledger in a database without the tag": (

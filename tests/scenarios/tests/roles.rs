@@ -203,6 +203,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "rds:StopDBCluster",
             "rds:StartDBCluster",
             "ec2:DescribeInstances",
+            "ec2:DescribeSecurityGroups",
             "ec2:StopInstances",
             "ec2:StartInstances",
             "ec2:RebootInstances",
