@@ -354,7 +354,7 @@ pub struct Watched {
     pub ended: usize,
     /// Those that need a person.
     pub stuck: usize,
-    /// Those among them that could not be worked on, for longer than they should have lasted.
+    /// Those among them that could not be read, or not be worked on for longer than they should have lasted.
     pub failed: usize,
 }
 

@@ -9,7 +9,7 @@ use dr_core::{DrError, ErrorName, Result};
 use futures_util::future::join_all;
 
 use crate::request::{Answer, Cancel, RegionStop, Stopped, Unblock, Unblocked, Words};
-use crate::{Handler, standing};
+use crate::{Desk, Handler, standing};
 
 impl Handler {
     /// Sets or lifts the stop in every Region; one that fails does not keep it from the others.
@@ -73,9 +73,10 @@ impl Handler {
 
     /// Experiments that are not over, here and, of a standby, at home.
     async fn count_open(&self) -> Result<usize> {
-        let here = self.home().open().await?.len();
+        let count = async |desk: Desk<'_>| desk.open().await.map(|(open, unread)| open.len() + unread.len());
+        let here = count(self.home()).await?;
         match &self.config.home {
-            Some((region, table)) => Ok(here + self.desk_in(region, table).open().await?.len()),
+            Some((region, table)) => Ok(here + count(self.desk_in(region, table)).await?),
             None => Ok(here),
         }
     }

@@ -2,9 +2,9 @@
 
 use dr_aws::Invocation;
 use dr_aws::metrics;
-use dr_core::Result;
 use dr_core::chaos::data::Known;
 use dr_core::chaos::journal::{Journal, Phase};
+use dr_core::{DrError, Result};
 use futures_util::future::join_all;
 
 use crate::carry::budget;
@@ -31,20 +31,29 @@ impl Handler {
 }
 
 impl Desk<'_> {
-    /// Journals of experiments that are not over.
-    pub(crate) async fn open(&self) -> Result<Vec<Journal>> {
-        let mut open = Vec::new();
+    /// Journals of experiments that are not over, and what is in the way of reading some.
+    pub(crate) async fn open(&self) -> Result<(Vec<Journal>, Vec<DrError>)> {
+        let (mut open, mut unread) = (Vec::new(), Vec::new());
         for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Ended) {
-            open.extend(self.table.list_with_status::<Journal>("journal", phase.as_str()).await?);
+            for journal in self.table.list_with_status::<Journal>("journal", phase.as_str()).await? {
+                match journal {
+                    Ok(journal) => open.push(journal),
+                    Err(error) => unread.push(error),
+                }
+            }
         }
-        Ok(open)
+        Ok((open, unread))
     }
 
     /// All at once: what one of them waits for must not keep another from being put back.
     async fn watch(&self, invocation: &Invocation, watched: &mut Watched) -> Result<()> {
         let me = format!("watchdog in {}", self.handler.clients.home());
-        let open = self.open().await?;
-        watched.open += open.len();
+        let (open, unread) = self.open().await?;
+        watched.open += open.len() + unread.len();
+        watched.failed += unread.len();
+        for error in &unread {
+            tracing::error!(error = %error, "an experiment's journal cannot be read: {error}");
+        }
         let came = join_all(open.iter().map(async |listed| self.look_after(listed, &me, invocation).await));
         for (listed, came) in open.iter().zip(came.await) {
             let overdue = listed.is_overdue(invocation.now());

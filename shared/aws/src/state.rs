@@ -85,18 +85,19 @@ impl StateTable {
     /// and the errors of AWS calls.
     pub async fn list<T: DeserializeOwned>(&self, item_type: &str, index: Index) -> Result<Vec<T>> {
         let query = self.client.query().index_name(index.name()).key_condition_expression("#t = :t");
-        self.query(item_type, query).await
+        self.query(item_type, query).await?.into_iter().collect()
     }
 
-    /// The same, of those that have a status.
+    /// The same, of those that have a status. One that cannot be read, as of another version, keeps no other back: it is an
+    /// error of its own.
     ///
     /// # Errors
-    /// As [`Self::list`].
+    /// As [`Self::list`], but for what cannot be read.
     pub async fn list_with_status<T: DeserializeOwned>(
         &self,
         item_type: &str,
         status: &str,
-    ) -> Result<Vec<T>> {
+    ) -> Result<Vec<Result<T>>> {
         let query = self
             .client
             .query()
@@ -107,7 +108,11 @@ impl StateTable {
         self.query(item_type, query).await
     }
 
-    async fn query<T: DeserializeOwned>(&self, item_type: &str, query: QueryFluentBuilder) -> Result<Vec<T>> {
+    async fn query<T: DeserializeOwned>(
+        &self,
+        item_type: &str,
+        query: QueryFluentBuilder,
+    ) -> Result<Vec<Result<T>>> {
         let what = format!("listing the items of type {item_type} of table {}", self.name);
         let call = Call::read("dynamodb:Query", what);
         let mut pages = query
@@ -121,7 +126,7 @@ impl StateTable {
             let page = page.map_err(|error| call.failure(error))?;
             for item in page.items.unwrap_or_default() {
                 let key = item.get(KEY).and_then(|key| key.as_s().ok()).cloned().unwrap_or_default();
-                found.push(self.decode(&key, item)?);
+                found.push(self.decode(&key, item));
             }
         }
         Ok(found)

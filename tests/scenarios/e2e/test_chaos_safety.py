@@ -1053,6 +1053,24 @@ def test_the_emergency_stop_ends_everything_everywhere_until_it_is_lifted(alone,
     scene.ended(execution, "aborted", "cancelled")
 
 
+def test_a_journal_that_cannot_be_read_keeps_no_other_from_being_put_back(alone, scene):
+    stage = scene.stage
+    table, key = stage.outputs["StateTableName"], {"operationId": {"S": "journal#unreadable"}}
+    items = stage.cloud.client("dynamodb")
+    subject = scene.subjects.make("function-throttle")
+    execution, operation = scene.observing(subject.experiment(parameters=LONG))
+    stage.cloud.client("stepfunctions").stop_execution(executionArn=execution)
+    items.put_item(TableName=table, Item={
+        **key, "type": {"S": "journal"}, "status": {"S": "rolling-back"}, "startedAt": {"S": "2026-01-01T00:00:00Z"}})
+    try:
+        let_the_lease_run_out(stage, operation)
+        assert watched_to_the_end(stage, operation)["status"] == "rolled-back"
+        assert subject.as_recorded()
+        assert watch(stage)["failed"] >= 1, "somebody has to look at it"
+    finally:
+        items.delete_item(TableName=table, Key=key)
+
+
 def test_the_emergency_stop_of_the_standby_reaches_home(alone, scene, standby):
     """Home's Lambda does not answer, say: what runs there hears it from the table."""
     stage, words = scene.stage, {"by": "grace", "reason": "home does not answer"}
