@@ -844,7 +844,7 @@ fn an_hour(mut journal: Journal, watched: &Resource, state: &State) -> (Journal,
 fn a_failover_back_is_asked_for_once_however_late_it_shows() {
     for index in [0, 4] {
         let (begun, watched) = with_its_fault_in(&experiments()[index]);
-        let (made, _) = (begun.made(0, start()), ());
+        let made = begun.made(0, start());
         let rolling = made.cancel("enough", start()).unwrap();
         // Available, and it is never shown to serve from where it did.
         let mut elsewhere = World::new().0[&watched].clone();
