@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::probes::Asker;
-use crate::request::{Answer, Arm, DataAsked, PlanRequest, Planned};
+use crate::request::{Answer, Arm, DataAsked, PlanRequest, Planned, Standing};
 use crate::{Desk, Handler, MOST_ATTEMPTS, as_json, plan_key, standing};
 
 impl Handler {
@@ -207,19 +207,12 @@ impl Handler {
         }
         let mut journal = Journal::new(operation, &request.execution, plan, steady, invocation.now());
         journal.approved_by = approved_by;
-        for _ in 0..MOST_ATTEMPTS {
-            let stop: Option<EmergencyStop> = desk.table.read(EmergencyStop::KEY).await?;
-            let locks = desk.locks(&journal).await?;
-            let change = records::arm(&journal, &locks, stop.as_ref(), request.started_at, invocation.now())?;
-            if desk.table.apply(&change).await? == Applied::Yes {
-                return Ok(Answer::Standing(Box::new(standing(&journal, 0, "it begins")?)));
-            }
-            // Another invocation for the same execution may have been quicker.
-            if let Some(journal) = desk.journal(operation).await? {
-                return Ok(Answer::Standing(Box::new(standing(&journal, 0, "it has begun")?)));
-            }
+        desk.leave_there(&journal).await?;
+        let begun = desk.begin(&journal, request.started_at, invocation).await;
+        if begun.is_err() && desk.journal(operation).await?.is_none() {
+            desk.withdraw_there(&journal).await?;
         }
-        Err(DrError::new(ErrorName::StateConflict, format!("beginning {operation}: lost five races")))
+        begun.map(|standing| Answer::Standing(Box::new(standing)))
     }
 
     /// Refuses what nobody could approve before anybody is asked.
@@ -250,6 +243,29 @@ impl Handler {
 }
 
 impl Desk<'_> {
+    /// Takes all locks and writes the journal, or neither.
+    async fn begin(
+        &self,
+        journal: &Journal,
+        started_at: Timestamp,
+        invocation: &Invocation,
+    ) -> Result<Standing> {
+        for _ in 0..MOST_ATTEMPTS {
+            let stop: Option<EmergencyStop> = self.table.read(EmergencyStop::KEY).await?;
+            let locks = self.locks(journal).await?;
+            let change = records::arm(journal, &locks, stop.as_ref(), started_at, invocation.now())?;
+            if self.table.apply(&change).await? == Applied::Yes {
+                return standing(journal, 0, "it begins");
+            }
+            // Another invocation for the same execution may have been quicker.
+            if let Some(journal) = self.journal(&journal.owner).await? {
+                return standing(&journal, 0, "it has begun");
+            }
+        }
+        let what = format!("beginning {}: lost five races", journal.owner);
+        Err(DrError::new(ErrorName::StateConflict, what))
+    }
+
     /// Every lock that a journal needs, and whether its holder still works.
     async fn locks(&self, journal: &Journal) -> Result<BTreeMap<String, Held>> {
         let mut all = BTreeMap::new();

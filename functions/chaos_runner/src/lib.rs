@@ -158,6 +158,7 @@ impl Desk<'_> {
         let mut locks = Vec::new();
         if !journal.is_open() {
             self.write_report(journal, Known::Nothing).await?;
+            self.withdraw_there(journal).await?;
             let experiment = records::resource(&journal.plan.experiment_id);
             let resources = records::locks_of(&journal.plan, &self.region);
             for name in resources.iter().chain([&experiment]) {
@@ -169,6 +170,45 @@ impl Desk<'_> {
             told::count(journal, Known::Nothing);
         }
         Ok(applied)
+    }
+
+    /// Leaves a journal that is about to begin with the stack in the Region of its resources, if there is one: should this
+    /// Region be away when it must be over, somebody there knows what to put back.
+    async fn leave_there(&self, journal: &Journal) -> Result<()> {
+        self.change_there(journal, "leaving an experiment with the Region that it breaks", |left| {
+            Some(records::leave(journal, left))
+        })
+        .await
+    }
+
+    /// Takes back what was left there.
+    async fn withdraw_there(&self, journal: &Journal) -> Result<()> {
+        self.change_there(
+            journal,
+            "taking an experiment back from the Region that it broke",
+            records::withdraw,
+        )
+        .await
+    }
+
+    async fn change_there(
+        &self,
+        journal: &Journal,
+        what: &str,
+        decide: impl Fn(Option<&Journal>) -> Option<Change>,
+    ) -> Result<()> {
+        if journal.plan.region == self.region {
+            return Ok(());
+        }
+        let there = self.handler.desk_in(&journal.plan.region, self.table.name());
+        let changed = there.change(what, async || {
+            let left = there.journal(&journal.owner).await?;
+            Ok((decide(left.as_ref()), ()))
+        });
+        match Box::pin(changed).await {
+            Err(error) if error.name() == ErrorName::StateTableMissing => Ok(()),
+            other => other,
+        }
     }
 
     /// Applies what `decide` says about what it reads, again when somebody else wrote in between.

@@ -59,6 +59,11 @@ impl StateTable {
         Self { client, name: name.into() }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Reads one item, strongly consistent.
     ///
     /// # Errors

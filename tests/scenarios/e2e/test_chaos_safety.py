@@ -1121,6 +1121,40 @@ def test_the_standby_finishes_what_home_left(alone, scene, standby):
     assert any(operation in alert["message"] for alert in standby.alerts("Warning"))
 
 
+def test_what_was_broken_elsewhere_is_put_back_there_when_home_is_gone(alone, scene, standby):
+    """An experiment leaves its journal with the stack in the Region that it breaks, and takes it back at its end."""
+    stage, name = scene.stage, named()
+    create_function(standby, name)
+    functions = standby.cloud.client("lambda")
+    functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=7)
+
+    def reserved():
+        return functions.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
+    request = experiment("application", {"functions": [name], "regions": [STANDBY]}, [{"fault": "function-throttle"}],
+                         parameters=LONG)
+    execution, operation = scene.observing(request)
+    assert reserved() == 0
+    assert watch(standby) | {"open": 0} == {"open": 0, "abandoned": 0, "ended": 0, "stuck": 0, "failed": 0}
+    # One that ends at home is known there no more.
+    stage.invoke("ChaosRunner", {"cancel": {"operationId": operation, "by": "grace", "reason": "the first one"}})
+    scene.ended(execution, "aborted", "cancelled")
+    assert reserved() == 7 and phase(standby, operation) is None
+    # Home is gone: nobody there works on the next one, and it should have been over long ago.
+    execution, operation = scene.observing({**request, "id": named()})
+    assert reserved() == 0
+    stage.cloud.client("stepfunctions").stop_execution(executionArn=execution)
+    let_the_lease_run_out(standby, operation)
+    until("it is put back from there", lambda: watch(standby) and phase(standby, operation) == "ended", pause=0.5)
+    assert reserved() == 7
+    told = report(standby, operation)
+    assert (told["status"], told["reason"]["kind"]) == ("rolled-back", "runner-lost"), told
+    assert any(operation in alert["message"] for alert in standby.alerts("Warning"))
+    # Home is back, and finds everything as it was.
+    let_the_lease_run_out(stage, operation)
+    assert watched_to_the_end(stage, operation)["status"] == "rolled-back"
+    assert reserved() == 7
+
+
 def test_a_region_is_unreachable_for_our_functions_while_it_is_asked_for(alone, scene, standby):
     """In the stack that may use the fault; approved by a key of KMS, which the role may use."""
     def unreachable():

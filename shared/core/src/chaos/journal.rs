@@ -364,6 +364,19 @@ impl Journal {
         self.status != Phase::Ended
     }
 
+    /// What the stack in the Region of its resources keeps of a journal that begins here: everything may have been changed,
+    /// and nobody works on it once it must be over. Whoever watches there then puts back what is not as it was.
+    #[must_use]
+    pub fn dead_mans(&self, version: u64) -> Self {
+        let mut copy = Self { version, ..self.clone() };
+        for entry in &mut copy.entries {
+            (entry.status, entry.begun_at) = (StepStatus::Begun, Some(self.started_at));
+        }
+        let undo = self.entries.iter().map(|entry| entry.step.undo_seconds).max().unwrap_or(0);
+        copy.lease_until = self.deadline + SignedDuration::from_secs(i64::from(undo)) + LEASE;
+        copy
+    }
+
     /// Whether it should be over by now: the faults are out at its deadline, and the rest has its bounds.
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         let undo = self.entries.iter().map(|entry| entry.step.undo_seconds).max().unwrap_or(0);

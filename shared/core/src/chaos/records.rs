@@ -142,6 +142,22 @@ pub fn arm(
     Ok(Change { writes, answer: json!({"phase": journal.status}), ended: None })
 }
 
+/// Leaves a journal that is about to begin with the stack in the Region of its resources ([`Journal::dead_mans`]).
+pub fn leave(journal: &Journal, existing: Option<&Journal>) -> Change {
+    let before = existing.map(|existing| existing.version);
+    let copy = journal.dead_mans(before.unwrap_or(0) + 1);
+    let writes =
+        vec![Write::Put(Item::Journal(Box::new(copy)), before.map_or(Expect::Absent, Expect::Version))];
+    Change { writes, answer: json!({}), ended: None }
+}
+
+/// Takes back what was left; `None` when nobody has it, or when it is being worked on there.
+pub fn withdraw(left: Option<&Journal>) -> Option<Change> {
+    let left = left.filter(|left| left.status == Phase::Injecting)?;
+    let writes = vec![Write::Delete(left.operation_id.clone(), Expect::Version(left.version))];
+    Some(Change { writes, answer: json!({}), ended: None })
+}
+
 /// Writes a journal that follows the one of version `before`. One that has ended gives its resources back.
 pub fn save(journal: &Journal, before: u64, locks: &[Lock]) -> Change {
     let mut writes = vec![Write::Put(Item::Journal(Box::new(journal.clone())), Expect::Version(before))];
@@ -282,6 +298,7 @@ mod tests {
     use super::*;
     use crate::chaos::experiment::{Family, Severity};
     use crate::chaos::fault::Fault;
+    use crate::chaos::journal::StepStatus;
     use crate::chaos::world::{Change as WorldChange, Function};
 
     fn now() -> Timestamp {
@@ -377,6 +394,32 @@ mod tests {
             assert!(lock.lease_until > journal.deadline);
         }
         assert_eq!(*put, Write::Put(Item::Journal(Box::new(journal.clone())), Expect::Absent));
+    }
+
+    #[test]
+    fn what_is_left_elsewhere_is_put_back_when_it_must_be_over() {
+        let journal = journal();
+        let change = leave(&journal, None);
+        let [Write::Put(Item::Journal(left), Expect::Absent)] = change.writes.as_slice() else {
+            unreachable!("{change:?}")
+        };
+        assert!(left.entries.iter().all(|entry| entry.status == StepStatus::Begun));
+        assert!(left.take("watchdog there", journal.deadline).is_err(), "home is still at work");
+        let over = left.lease_until;
+        assert!(over > journal.deadline);
+        let taken = left.take("watchdog there", over).unwrap();
+        assert_eq!(taken.status, Phase::RollingBack);
+        // The same again replaces it, and it is taken back unless somebody works on it there.
+        let again = leave(&journal, Some(left));
+        assert!(
+            matches!(again.writes.as_slice(), [Write::Put(Item::Journal(it), Expect::Version(1))] if it.version == 2)
+        );
+        assert_eq!(
+            withdraw(Some(left)).unwrap().writes,
+            [Write::Delete(journal.operation_id.clone(), Expect::Version(1))]
+        );
+        assert_eq!(withdraw(Some(&taken)), None);
+        assert_eq!(withdraw(None), None);
     }
 
     #[test]
