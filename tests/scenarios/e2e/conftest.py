@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import botocore.exceptions
 import pytest
 
 HERE = Path(__file__).resolve().parent
@@ -17,7 +18,7 @@ from cloud import LocalCloud, terminate_as_interrupt  # noqa: E402
 from experiments import APPROVERS  # noqa: E402
 from lifeline import LIFELINE, stop  # noqa: E402
 from machines import Harness  # noqa: E402
-from stage import Stage, together  # noqa: E402
+from stage import Stage, together, until  # noqa: E402
 
 # Waits of the machines pass this much faster; what is measured here is behaviour, not patience.
 WAIT_SCALE = 0.02
@@ -91,6 +92,40 @@ def harness(stage, lanes):
     yield lanes
     stage.cloud.set_wait_scale(WAIT_SCALE)
     stage.cloud.control("config", {"statusMs": 300, "copyMs": 800, "snapshotQuota": 100, "instanceQuota": 40})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def databases_of_experiments_go(stage, request):
+    """With their file: the account may have as few instances as on AWS, and other files need some."""
+    if not request.path.name.startswith("test_chaos"):
+        yield
+        return
+    rds = stage.cloud.client("rds")
+
+    def instances():
+        return {one["DBInstanceIdentifier"] for one in rds.describe_db_instances()["DBInstances"]}
+
+    def clusters():
+        return {one["DBClusterIdentifier"] for one in rds.describe_db_clusters()["DBClusters"]}
+    kept, kept_clusters = instances(), clusters()
+    yield
+    for name in instances() - kept:
+        until(f"{name} can be deleted", lambda name=name: deleted(rds.delete_db_instance, DBInstanceIdentifier=name))
+    until("the instances are gone", lambda: instances() <= kept, 60)
+    for name in clusters() - kept_clusters:
+        until(f"{name} can be deleted", lambda name=name: deleted(rds.delete_db_cluster, DBClusterIdentifier=name))
+    until("the clusters are gone", lambda: clusters() <= kept_clusters, 60)
+
+
+def deleted(call, **what) -> bool:
+    """Whether a database is being deleted now; not while something else goes on with it."""
+    try:
+        call(SkipFinalSnapshot=True, **what)
+    except botocore.exceptions.ClientError as refused:
+        if refused.response["Error"]["Code"] not in ("InvalidDBInstanceState", "InvalidDBClusterStateFault"):
+            raise
+        return False
+    return True
 
 
 @pytest.fixture(autouse=True)
