@@ -139,9 +139,11 @@ impl Handler {
     async fn ledgers_allowed(&self, plan: &ExperimentPlan) -> Result<()> {
         for id in plan.ledgers() {
             let home = self.clients.home();
-            // One that is not there is what its probe says.
-            if let Observed::Found(facts) = Box::pin(self.clients.rds(home).find_database(id, None)).await {
-                may_be_written_to(&facts)?;
+            match Box::pin(self.clients.rds(home).find_database(id, None)).await {
+                Observed::Found(facts) => may_be_written_to(&facts)?,
+                // That is what its probe says.
+                Observed::Missing => {}
+                Observed::Unreachable(error) => return Err(error),
             }
         }
         Ok(())
