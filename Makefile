@@ -21,6 +21,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CLOUD := tests/local-cloud/cloud.py
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -p no:cacheprovider --timeout 900 --durations 5
+# Sessions side by side, each with servers of its own: tests wait more than they compute. WORKERS=0: one, in order.
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist loadfile
 FUNCTIONS := $(notdir $(wildcard functions/*))
 ASL_VALIDATOR := tests/local-cloud/node_modules/.bin/asl-validator
 # The machine's own, for what runs here. A deployment to AWS is built by `sam build`, for arm64.
@@ -76,7 +79,7 @@ clean: ## Remove what was built here (not the shared caches)
 ##@ Test
 .PHONY: test
 test: setup ## Everything: check, then every suite; sets itself up
-	@.ci/suites check core rust local-cloud $(SUITES)
+	@.ci/suites check core rust local-cloud rds-local e2e permissions
 
 .PHONY: check
 check: setup ## What CI runs before the slow suites: formats, lints, templates, state machines
@@ -89,21 +92,20 @@ check: setup ## What CI runs before the slow suites: formats, lints, templates, 
 	checkov --config-file .config/checkov.yaml
 	for machine in stepfunctions/*.asl.json; do $(ASL_VALIDATOR) --json-path "$$machine"; done
 
-# A suite is a target test-<name>; those in tests/<name>/python and tests/scenarios/e2e join as soon as they exist.
-SUITES := $(if $(wildcard tests/rds-local/python/test_*.py),rds-local) $(if $(wildcard tests/scenarios/e2e/test_*.py),e2e)
-
-.PHONY: test-faults test-core test-rust test-local-cloud test-rds-local test-e2e test-scenarios-full
+.PHONY: test-core test-rust test-local-cloud test-rds-local test-e2e test-permissions test-faults test-scenarios-full
 test-core: ## The decisions: seconds, run on save
 	@cargo nextest run --locked -p dr-core
 test-rust: setup ## Every other Rust test, with real PostgreSQL servers
 	@cargo nextest run --locked --workspace --exclude dr-core
 test-local-cloud: setup ## The local cloud and its mends
-	@$(PYTEST) tests/local-cloud/tests
+	@$(PYTEST) $(PARALLEL) tests/local-cloud/tests
 test-rds-local: setup ## The RDS API over real databases, driven by boto3 and the AWS CLI
 	@cargo build --locked --quiet -p rds-local
-	@$(PYTEST) tests/rds-local/python
+	@$(PYTEST) $(PARALLEL) tests/rds-local/python
 test-e2e: setup ## The deployed template on the local cloud, every state of every machine in trouble and trouble on the way to AWS among it
-	@$(PYTEST) --timeout 1800 tests/scenarios/e2e $(PYTEST_ARGS)
+	@$(PYTEST) --timeout 1800 $(PARALLEL) tests/scenarios/e2e $(PYTEST_ARGS)
+test-permissions: setup ## What its roles may do, beside what they did in `make test-e2e`, which comes first
+	@$(PYTEST) tests/scenarios/permissions
 test-faults: setup ## Of those, only trouble between functions and AWS, for every operation
 	@$(PYTEST) --timeout 1800 tests/scenarios/e2e/test_faults.py $(PYTEST_ARGS)
 test-scenarios-full: setup ## Every state with every error that it can meet, not only the subset (see tests/scenarios/README.md)

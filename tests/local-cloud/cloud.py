@@ -112,7 +112,7 @@ class LocalCloud:
         if found and any(alive(**process) for process in found["processes"].values()):
             raise CloudError(f"a cloud is running in {self.directory} already ({found['endpoint']}); "
                              f"`cloud.py down` stops it, --dir starts another one elsewhere")
-        for name in ("tmp", "rds"):
+        for name in ("tmp", "rds", "build"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
         for name in ("tmp", "rds", "logs"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ class LocalCloud:
         return stopped
 
     def _clean(self) -> None:
-        for name in ("tmp", "rds"):
+        for name in ("tmp", "rds", "build"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
         (self.directory / "cloud.json").unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ here as processes.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -61,16 +62,27 @@ def build(template: Path, parameters: dict[str, str], to: Path) -> Path:
     with their places. `make build` makes them exactly as for AWS.
     """
     environment = {**os.environ, **QUICK_BUILD, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"}
-    sam(["build", "--template-file", template, "--build-dir", to, "--config-env", "local",
-         *overrides({"Architecture": architecture(), **parameters})], environment)
+    with one_at_a_time():
+        sam(["build", "--template-file", template, "--build-dir", to, "--config-env", "local",
+             *overrides({"Architecture": architecture(), **parameters})], environment)
     return to / "template.yaml"
+
+
+@contextlib.contextmanager
+def one_at_a_time():
+    """Builds of one checkout write to the same places of cargo-lambda and SAM. The lock goes with its process."""
+    place = ROOT / ".aws-sam"
+    place.mkdir(exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def deploy(cloud, template: Path, parameters: dict[str, str], stack: str, say) -> dict[str, str]:
     parameters = {"Architecture": architecture(), **parameters}
     say("building the functions (sam build)")
-    # Not .aws-sam/build, where a user's own build for AWS may be.
-    built = build(template, parameters, ROOT / ".aws-sam" / f"local-{stack}")
+    # Each cloud's own. Not .aws-sam/build, where a user's build for AWS may be.
+    built = build(template, parameters, cloud.directory / "build" / stack)
     say("deploying (sam deploy)")
     bucket = f"{BUCKET}-{cloud.region}"
     # S3's oldest Region is named by not naming any.

@@ -1,10 +1,16 @@
-"""One local cloud with the deployed stack for the whole session, IAM enforced; a small database that is written to."""
+"""One local cloud with the deployed stack for the whole session, IAM enforced; a small database that is written to.
 
+With pytest-xdist (`-n`), each worker is such a session, and a file's tests run in one of them.
+"""
+
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import botocore.exceptions
@@ -15,6 +21,7 @@ LOCAL_CLOUD = HERE.parent.parent / "local-cloud"
 sys.path.insert(0, str(LOCAL_CLOUD))
 
 from cloud import LocalCloud, terminate_as_interrupt  # noqa: E402
+import recording  # noqa: E402
 from experiments import APPROVERS  # noqa: E402
 from lifeline import LIFELINE, stop  # noqa: E402
 from machines import Harness  # noqa: E402
@@ -22,30 +29,56 @@ from stage import Stage, together, until  # noqa: E402
 
 # Waits of the machines pass this much faster; what is measured here is behaviour, not patience.
 WAIT_SCALE = 0.02
-ROOM = 6 * 2**30
+# What the copies of a session's databases take in the end, when all files run in one.
+ROOM = 12 * 2**30
+MEMORY = Path("/dev/shm")
 LANES = 6
+# The files whose tests ran here.
+RAN: set[str] = set()
 
 
-def pytest_collection_modifyitems(items):
-    """What is about the whole session comes last."""
-    items.sort(key=lambda item: item.path.name == "test_permissions.py")
+def pytest_sessionstart(session):
+    """What earlier sessions recorded is forgotten once, not by each worker."""
+    if not hasattr(session.config, "workerinput"):
+        recording.forget()
+
+
+def remove_what_the_killed_left() -> None:
+    """A session that is killed cannot remove its directory, and would keep gigabytes of memory. Its lock is gone with it.
+
+    A young one may not have taken its lock yet."""
+    for place in MEMORY.glob("lifeboat-*"):
+        if time.time() - place.stat().st_mtime < 60:
+            continue
+        held = os.open(place, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(place, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(held)
 
 
 @pytest.fixture(scope="session")
 def directory(tmp_path_factory):
     """Where the cloud lives: in memory, if there is room. Hundreds of copies of databases are made and removed, and
     files cost the kernel a third there."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir() or shutil.disk_usage(memory).free < ROOM:
+    if MEMORY.is_dir():
+        remove_what_the_killed_left()
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOM:
         yield tmp_path_factory.mktemp("cloud")
         return
-    with tempfile.TemporaryDirectory(prefix="lifeboat-", dir=memory) as place:
+    with tempfile.TemporaryDirectory(prefix="lifeboat-", dir=MEMORY) as place:
+        held = os.open(place, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)
         Path(place).chmod(0o755)
         yield Path(place)
+        os.close(held)
 
 
 @pytest.fixture(scope="session")
-def stage(directory):
+def stage(directory, request):
     """The deployed stack. One minute is the shortest time that a restore can be given."""
     terminate_as_interrupt()
     with LocalCloud(directory, wait_scale=WAIT_SCALE) as cloud:
@@ -59,6 +92,9 @@ def stage(directory):
             "RestoreTimeoutMinutes": "1", "BreakerFailures": "100", "BreakerWindowMinutes": "1",
             "SourceSecretArns": f"arn:aws:secretsmanager:us-east-1:{cloud.account}:secret:lifeboat-test/*"})
         yield stage
+        option = request.config.option
+        chosen = option.keyword or option.markexpr or os.environ.get("LIFEBOAT_SCENARIOS", "full") != "full"
+        recording.record(stage, RAN, bool(chosen), os.environ.get("PYTEST_XDIST_WORKER", "alone"))
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +162,12 @@ def deleted(call, **what) -> bool:
             raise
         return False
     return True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def told_that_it_ran(request):
+    """For what is about the whole session."""
+    RAN.add(request.path.name)
 
 
 @pytest.fixture(autouse=True)

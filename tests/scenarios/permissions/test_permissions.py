@@ -1,39 +1,26 @@
-"""Granted and used permissions, compared both ways, after everything else in this session ran with roles enforced.
+"""Granted and used permissions, compared both ways, after the end-to-end tests ran with roles enforced (`make test-e2e`).
 
 What is granted and was not used is taken away, or explained in tests/scenarios/permissions.json, which says why the
-local cloud cannot exercise it. Runs last (conftest.py), because it is about the whole session.
+local cloud cannot exercise it. Needs no cloud: it reads what each of those sessions recorded (e2e/recording.py).
 """
 
 import dataclasses
 import json
 import re
 import subprocess
+import sys
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
-from deployment import TOOLS
-from machines import SCENARIOS
+
+SCENARIOS = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(SCENARIOS / "e2e"), str(SCENARIOS.parent / "local-cloud")]
+
+from deployment import TOOLS  # noqa: E402
+from recording import RECORDINGS  # noqa: E402
 
 EXPLAINED = json.loads((SCENARIOS / "permissions.json").read_text())
-NEEDED = {"test_backups.py", "test_clusters.py", "test_fleet.py", "test_health.py", "test_machines.py",
-          "test_recovery_points.py", "test_samples.py", "test_trouble.py"}
-
-
-@pytest.fixture(scope="module")
-def session(request):
-    """Comparing makes sense only after all the others ran."""
-    missing = NEEDED - {item.path.name for item in request.session.items}
-    if missing or request.config.option.keyword or request.config.option.markexpr:
-        pytest.skip(f"only with the whole of tests/scenarios/e2e; not in this run: {', '.join(sorted(missing)) or '-k'}")
-
-
-@pytest.fixture(scope="module")
-def roles(stage):
-    """Physical name to logical id of the stack's roles."""
-    pages = stage.cloud.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName="lifeboat")
-    return {resource["PhysicalResourceId"]: resource["LogicalResourceId"]
-            for page in pages for resource in page["StackResourceSummaries"]
-            if resource["ResourceType"] == "AWS::IAM::Role"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,24 +32,40 @@ class Statement:
 
 
 @pytest.fixture(scope="module")
-def granted(stage, roles):
+def recordings():
+    """Of all files: comparing makes sense only after all of them ran."""
+    found = [json.loads(path.read_text()) for path in sorted(RECORDINGS.glob("*.json"))]
+    needed = {path.name for path in (SCENARIOS / "e2e").glob("test_*.py")}
+    ran = {name for recording in found if not recording["chosen"] for name in recording["files"]}
+    assert ran >= needed, f"first run `make test-e2e` whole; these did not run: {', '.join(sorted(needed - ran))}"
+    return found
+
+
+@pytest.fixture(scope="module")
+def policies(recordings):
+    """Of each role, by its logical id. The sessions deployed one template; only accidents of naming may differ."""
+    return recordings[0]["policies"]
+
+
+@pytest.fixture(scope="module")
+def granted(policies):
     """Every statement of every role."""
-    iam, found = stage.cloud.client("iam"), []
-    for physical, logical in roles.items():
-        assert iam.list_attached_role_policies(RoleName=physical)["AttachedPolicies"] == [], logical
-        for name in iam.list_role_policies(RoleName=physical)["PolicyNames"]:
-            document = iam.get_role_policy(RoleName=physical, PolicyName=name)["PolicyDocument"]
+    found = []
+    for role, told in policies.items():
+        assert told["attached"] == [], role
+        for name, document in told["inline"].items():
             for statement in many(document["Statement"]):
-                assert statement["Effect"] == "Allow" and "Sid" in statement, (logical, name, statement)
-                found.append(Statement(logical, statement["Sid"], tuple(many(statement["Action"])),
+                assert statement["Effect"] == "Allow" and "Sid" in statement, (role, name, statement)
+                found.append(Statement(role, statement["Sid"], tuple(many(statement["Action"])),
                                        tuple(many(statement["Resource"]))))
     assert found
     return found
 
 
 @pytest.fixture(scope="module")
-def used(stage, roles):
-    return [{**call, "role": roles[call["role"]]} for call in stage.cloud.order("calls") if call["role"] in roles]
+def used(recordings):
+    names = ("role", "action", "resource", "allowed")
+    return [dict(zip(names, call, strict=True)) for recording in recordings for call in recording["calls"]]
 
 
 def many(value):
@@ -96,7 +99,7 @@ def explains(entry: dict, role: str, sid: str, part: str) -> bool:
         covers(pattern, part) for pattern in entry["parts"])
 
 
-def test_what_is_granted_is_used_or_explained(session, granted, used):
+def test_what_is_granted_is_used_or_explained(granted, used):
     unused = [part for statement in granted for part in unused_parts(statement, used)]
     unexplained = [part for part in unused if not any(explains(entry, *part) for entry in EXPLAINED["unused"])]
     assert unexplained == [], "granted, never used: take it away, or explain it in tests/scenarios/permissions.json"
@@ -105,7 +108,7 @@ def test_what_is_granted_is_used_or_explained(session, granted, used):
     assert stale == [], "explained in tests/scenarios/permissions.json, but used or not granted"
 
 
-def test_what_was_refused_is_explained(session, used):
+def test_what_was_refused_is_explained(used):
     """The other way: nothing was tried that is not granted, but for what a test provokes."""
     refused = [(call["role"], call["action"], call["resource"]) for call in used if not call["allowed"]]
     unexplained = [call for call in refused if not any(
@@ -122,13 +125,11 @@ def test_a_permission_names_its_actions_and_its_resources(granted):
     assert set(EXPLAINED["on every resource"]) - everywhere == set(), "explained, and not granted so any more"
 
 
-def test_parliament_finds_nothing_that_is_not_explained(stage, roles, tmp_path):
+def test_parliament_finds_nothing_that_is_not_explained(policies, tmp_path):
     """Unknown actions, actions that the resource does not fit, conditions that never hold, too much privilege."""
-    iam = stage.cloud.client("iam")
-    for physical, logical in roles.items():
-        for name in iam.list_role_policies(RoleName=physical)["PolicyNames"]:
-            document = iam.get_role_policy(RoleName=physical, PolicyName=name)["PolicyDocument"]
-            (tmp_path / f"{logical}.{name}.json").write_text(json.dumps(document))
+    for role, told in policies.items():
+        for name, document in told["inline"].items():
+            (tmp_path / f"{role}.{name}.json").write_text(json.dumps(document))
     done = subprocess.run([TOOLS / "parliament", "--directory", tmp_path, "--json"], text=True, capture_output=True,
                           check=False)
     assert not done.stderr, done.stderr
