@@ -1,10 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::*;
 use crate::fixtures::{at, database, region};
 use crate::ids::KmsKeyId;
+use crate::labels;
+use crate::observed::{DatabaseFacts, DatabaseKind};
 use crate::request::Tag;
 
 fn run_id() -> OperationId {

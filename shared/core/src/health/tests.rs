@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 use super::*;
-use crate::control::BreakerStatus;
+use crate::control::{Breaker, BreakerStatus, EmergencyStop, Lock};
 use crate::error::ErrorName;
 use crate::fixtures::{at, key, operation, region};
 use crate::ids::ExecutionArn;
+use crate::labels::{self, Proof, Role};
+use crate::observed::{KeyFacts, Observed, Tags};
 use crate::operation;
 use crate::proof::judgement::Level;
 
