@@ -41,31 +41,32 @@ def recordings():
     return found
 
 
-@pytest.fixture(scope="module")
-def policies(recordings):
-    """Of each role, by its logical id. The sessions deployed one template; only accidents of naming may differ."""
-    return recordings[0]["policies"]
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """One of the sessions: every statement of every role, and every call that was made with one."""
+
+    statements: list[Statement]
+    calls: list[dict]
 
 
 @pytest.fixture(scope="module")
-def granted(policies):
-    """Every statement of every role."""
+def sessions(recordings):
+    """They deployed one template: the n-th statement is the same in all, but for what has a name of chance in it."""
     found = []
-    for role, told in policies.items():
-        assert told["attached"] == [], role
-        for name, document in told["inline"].items():
-            for statement in many(document["Statement"]):
-                assert statement["Effect"] == "Allow" and "Sid" in statement, (role, name, statement)
-                found.append(Statement(role, statement["Sid"], tuple(many(statement["Action"])),
-                                       tuple(many(statement["Resource"]))))
-    assert found
+    for recording in recordings:
+        statements = []
+        for role, told in sorted(recording["policies"].items()):
+            assert told["attached"] == [], role
+            for name, document in sorted(told["inline"].items()):
+                for statement in many(document["Statement"]):
+                    assert statement["Effect"] == "Allow" and "Sid" in statement, (role, name, statement)
+                    statements.append(Statement(role, statement["Sid"], tuple(many(statement["Action"])),
+                                                tuple(many(statement["Resource"]))))
+        names = ("role", "action", "resource", "allowed")
+        found.append(Session(statements, [dict(zip(names, call, strict=True)) for call in recording["calls"]]))
+    assert all(session.statements for session in found)
+    assert len({tuple((each.role, each.sid, each.actions) for each in session.statements) for session in found}) == 1
     return found
-
-
-@pytest.fixture(scope="module")
-def used(recordings):
-    names = ("role", "action", "resource", "allowed")
-    return [dict(zip(names, call, strict=True)) for recording in recordings for call in recording["calls"]]
 
 
 def many(value):
@@ -77,20 +78,29 @@ def covers(pattern: str, value: str) -> bool:
     return fnmatchcase(value, re.sub(r"\[", "[[]", pattern))
 
 
-def unused_parts(statement: Statement, used: list[dict]) -> list[tuple[str, str, str]]:
-    """The actions of a statement that were used on none of its resources, and the resources that none used."""
-    calls = [call for call in used if call["allowed"] and call["role"] == statement.role]
+def unused_parts(statement: Statement, calls: list[dict]) -> set[int]:
+    """The actions of a statement that were used on none of its resources, and the resources that none used: which of
+    its parts, the actions first."""
+    calls = [call for call in calls if call["allowed"] and call["role"] == statement.role]
 
     def exercised(action, resource):
         return any(covers(action.lower(), call["action"].lower()) and covers(resource, call["resource"])
                    for call in calls)
-    actions = [action for action in statement.actions if not any(
-        exercised(action, resource) for resource in statement.resources)]
-    if len(actions) == len(statement.actions):
-        return [(statement.role, statement.sid, action) for action in actions]
-    resources = [resource for resource in statement.resources if not any(
-        exercised(action, resource) for action in statement.actions)]
-    return [(statement.role, statement.sid, part) for part in actions + resources]
+    table = [[exercised(action, resource) for resource in statement.resources] for action in statement.actions]
+    actions = {at for at, row in enumerate(table) if not any(row)}
+    return actions | {len(table) + at for at in range(len(statement.resources)) if not any(row[at] for row in table)}
+
+
+def unused_everywhere(sessions: list[Session]) -> list[tuple[str, str, str]]:
+    """What no session used of a statement: its actions, if none of them was, and otherwise those and its resources."""
+    found = []
+    for at, statement in enumerate(sessions[0].statements):
+        unused = set.intersection(*(unused_parts(session.statements[at], session.calls) for session in sessions))
+        parts = statement.actions + statement.resources
+        if unused >= set(range(len(statement.actions))):
+            parts = statement.actions
+        found += [(statement.role, statement.sid, part) for at, part in enumerate(parts) if at in unused]
+    return found
 
 
 def explains(entry: dict, role: str, sid: str, part: str) -> bool:
@@ -99,8 +109,8 @@ def explains(entry: dict, role: str, sid: str, part: str) -> bool:
         covers(pattern, part) for pattern in entry["parts"])
 
 
-def test_what_is_granted_is_used_or_explained(granted, used):
-    unused = [part for statement in granted for part in unused_parts(statement, used)]
+def test_what_is_granted_is_used_or_explained(sessions):
+    unused = unused_everywhere(sessions)
     unexplained = [part for part in unused if not any(explains(entry, *part) for entry in EXPLAINED["unused"])]
     assert unexplained == [], "granted, never used: take it away, or explain it in tests/scenarios/permissions.json"
     stale = [(entry["sid"], pattern) for entry in EXPLAINED["unused"] for pattern in entry["parts"] if not entry.get(
@@ -108,26 +118,28 @@ def test_what_is_granted_is_used_or_explained(granted, used):
     assert stale == [], "explained in tests/scenarios/permissions.json, but used or not granted"
 
 
-def test_what_was_refused_is_explained(used):
+def test_what_was_refused_is_explained(sessions):
     """The other way: nothing was tried that is not granted, but for what a test provokes."""
-    refused = [(call["role"], call["action"], call["resource"]) for call in used if not call["allowed"]]
+    refused = [(call["role"], call["action"], call["resource"]) for session in sessions for call in session.calls
+               if not call["allowed"]]
     unexplained = [call for call in refused if not any(
         call[0] == entry["role"] and call[1] == entry["action"] and covers(entry["resource"], call[2])
         for entry in EXPLAINED["refused"])]
     assert unexplained == []
 
 
-def test_a_permission_names_its_actions_and_its_resources(granted):
+def test_a_permission_names_its_actions_and_its_resources(sessions):
     """No wildcard in an action; `*` for a resource only where AWS offers no other."""
+    granted = sessions[0].statements
     assert [statement for statement in granted if any("*" in action or "?" in action for action in statement.actions)] == []
     everywhere = {action for statement in granted if "*" in statement.resources for action in statement.actions}
     assert everywhere - set(EXPLAINED["on every resource"]) == set(), "AWS can restrict these to resources"
     assert set(EXPLAINED["on every resource"]) - everywhere == set(), "explained, and not granted so any more"
 
 
-def test_parliament_finds_nothing_that_is_not_explained(policies, tmp_path):
+def test_parliament_finds_nothing_that_is_not_explained(recordings, tmp_path):
     """Unknown actions, actions that the resource does not fit, conditions that never hold, too much privilege."""
-    for role, told in policies.items():
+    for role, told in recordings[0]["policies"].items():
         for name, document in told["inline"].items():
             (tmp_path / f"{role}.{name}.json").write_text(json.dumps(document))
     done = subprocess.run([TOOLS / "parliament", "--directory", tmp_path, "--json"], text=True, capture_output=True,
