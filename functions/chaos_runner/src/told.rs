@@ -65,9 +65,7 @@ impl Handler {
             (Known::Nothing, Some(failure)) => Known::Failed(failure.words()),
             (known, _) => known,
         };
-        if is_counted_when_reported(&journal) {
-            count(&journal, known.clone());
-        }
+        count(&journal, known.clone(), Moment::Reported);
         let reported = desk.write_report(&journal, known).await?;
         self.tell_channels(&journal, &reported).await?;
         Ok(Answer::Reported(Box::new(reported)))
@@ -90,7 +88,7 @@ impl Handler {
     }
 
     /// Tells the channels that the experiment names.
-    async fn tell_channels(&self, journal: &Journal, reported: &Reported) -> Result<()> {
+    pub(crate) async fn tell_channels(&self, journal: &Journal, reported: &Reported) -> Result<()> {
         let topics = self.clients.topics();
         for name in &journal.plan.channels {
             // A channel that was configured when the experiment began may be gone.
@@ -161,14 +159,22 @@ impl Desk<'_> {
     }
 }
 
-/// Whether an experiment is counted with its report, and not already when it ends: how it ended is known only when its
-/// rows were compared. One whose execution is lost after its end is not counted.
-pub(crate) fn is_counted_when_reported(journal: &Journal) -> bool {
-    journal.status == Phase::Ended && journal.plan.data_check.is_some()
+/// When an experiment may be counted. It is once: as soon as how it ended can be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Its last journal is written, or the one that says that it is stuck.
+    Saved,
+    /// Its report is, with the comparison of its rows. One whose execution is lost between its end and its report is not
+    /// counted.
+    Reported,
 }
 
-/// Counts an experiment that is over, or has just become stuck.
-pub(crate) fn count(journal: &Journal, known: Known) {
+/// Counts an experiment that is over, or has just become stuck, if this is the moment for it.
+pub(crate) fn count(journal: &Journal, known: Known, moment: Moment) {
+    let compares = journal.status == Phase::Ended && journal.plan.data_check.is_some();
+    if moment != if compares { Moment::Reported } else { Moment::Saved } {
+        return;
+    }
     let Some(report) = report::report(journal, known) else { return };
     let operation = match journal.plan.family {
         Family::Database => "chaos_database",

@@ -92,10 +92,10 @@ impl Desk<'_> {
         match phase {
             Phase::Ended => {
                 let known = self.handler.comparison(&journal).await?;
-                if told::is_counted_when_reported(&journal) {
-                    told::count(&journal, known.clone());
-                }
-                self.announce(&self.write_report(&journal, known).await?).await?;
+                told::count(&journal, known.clone(), told::Moment::Reported);
+                let reported = self.write_report(&journal, known).await?;
+                self.announce(&reported).await?;
+                self.handler.tell_channels(&journal, &reported).await?;
             }
             Phase::Stuck => {
                 // A person is called first: a page that is sent twice is better than one that is noted and not sent.
