@@ -209,7 +209,8 @@ impl Handler {
         }
         let mut journal = Journal::new(operation, &request.execution, plan, steady, invocation.now());
         journal.approved_by = approved_by;
-        desk.leave_there(&journal).await?;
+        desk.is_not_open(&journal).await?;
+        desk.leave_there(&journal, invocation.now()).await?;
         let begun = desk.begin(&journal, request.started_at, invocation).await;
         if begun.is_err() && desk.journal(operation).await?.is_none() {
             desk.withdraw_there(&journal).await?;
@@ -245,6 +246,23 @@ impl Handler {
 }
 
 impl Desk<'_> {
+    /// Refuses an experiment while an earlier one of its name is not over: its execution may be, and gave its name back.
+    async fn is_not_open(&self, journal: &Journal) -> Result<()> {
+        let name = &journal.plan.experiment_id;
+        for other in self.open().await?.0 {
+            if other.plan.experiment_id != *name || other.owner == journal.owner {
+                continue;
+            }
+            // The index is behind; what counts is the item.
+            if let Some(earlier) = self.journal(&other.owner).await?.filter(Journal::is_open) {
+                let (owner, phase) = (&earlier.owner, earlier.status.as_str());
+                let what = format!("beginning {name}: {owner} has this name and is {phase}");
+                return Err(DrError::new(ErrorName::OperationInProgress, what));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes all locks and writes the journal, or neither.
     async fn begin(
         &self,
@@ -269,7 +287,7 @@ impl Desk<'_> {
     }
 
     /// Every lock that a journal needs, and whether its holder still works.
-    async fn locks(&self, journal: &Journal) -> Result<BTreeMap<String, Held>> {
+    pub(crate) async fn locks(&self, journal: &Journal) -> Result<BTreeMap<String, Held>> {
         let mut all = BTreeMap::new();
         for name in records::locks_of(&journal.plan, &self.region) {
             let lock: Option<Lock> = self.table.read(&Lock::key(&name)).await?;

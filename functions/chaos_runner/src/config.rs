@@ -194,6 +194,23 @@ mod tests {
     }
 
     #[test]
+    fn each_list_allows_its_own_kind() {
+        for (name, kind) in [
+            ("CHAOS_EC2_IDS", ResourceKind::Ec2Instance),
+            ("CHAOS_ASG_NAMES", ResourceKind::ScalingGroup),
+            ("CHAOS_TARGET_GROUP_ARNS", ResourceKind::TargetGroup),
+            ("CHAOS_FUNCTION_NAMES", ResourceKind::Function),
+        ] {
+            let listed = read(name, "one, two").unwrap().limits.listed;
+            assert_eq!(
+                listed,
+                BTreeSet::from([(kind, "one".to_owned()), (kind, "two".to_owned())]),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
     fn faults_are_named() {
         for (name, value) in [
             ("CHAOS_FREEZE_WINDOWS", "sometimes"),

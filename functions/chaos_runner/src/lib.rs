@@ -29,6 +29,7 @@ use dr_core::chaos::report;
 use dr_core::control::Lock;
 use dr_core::ids::{OperationId, Region};
 use dr_core::{DrError, ErrorName, Result};
+use jiff::Timestamp;
 
 pub use config::{ApprovalKeys, Config, Topics};
 pub use request::{Answer, Request};
@@ -166,49 +167,40 @@ impl Desk<'_> {
             }
         }
         let applied = self.table.apply(&records::save(journal, before, &locks)).await?;
-        if applied == Applied::Yes && !told::is_counted_when_reported(journal) {
-            told::count(journal, Known::Nothing);
+        if applied == Applied::Yes {
+            told::count(journal, Known::Nothing, told::Moment::Saved);
         }
         Ok(applied)
     }
 
     /// Leaves a journal that is about to begin with the stack in the Region of its resources, if there is one: should this
     /// Region be away when it must be over, somebody there knows what to put back.
-    async fn leave_there(&self, journal: &Journal) -> Result<()> {
-        self.change_there(journal, "leaving an experiment with the Region that it breaks", |left| {
-            Some(records::leave(journal, left))
-        })
-        .await
+    async fn leave_there(&self, journal: &Journal, now: Timestamp) -> Result<()> {
+        let Some(there) = self.there(journal) else { return Ok(()) };
+        let left = there.change("leaving an experiment with the Region that it breaks", async || {
+            let left = there.journal(&journal.owner).await?;
+            let locks = there.locks(journal).await?;
+            Ok((Some(records::leave(journal, left.as_ref(), &locks, now)?), ()))
+        });
+        unless_there_is_no_stack(Box::pin(left).await)
     }
 
     /// Takes back what was left there.
     async fn withdraw_there(&self, journal: &Journal) -> Result<()> {
-        self.change_there(
-            journal,
-            "taking an experiment back from the Region that it broke",
-            records::withdraw,
-        )
-        .await
+        let Some(there) = self.there(journal) else { return Ok(()) };
+        let taken = there.change("taking an experiment back from the Region that it broke", async || {
+            let left = there.journal(&journal.owner).await?;
+            let locks = there.locks(journal).await?;
+            let locks: Vec<Lock> = locks.into_values().filter_map(|held| held.lock).collect();
+            Ok((records::withdraw(left.as_ref(), &locks), ()))
+        });
+        unless_there_is_no_stack(Box::pin(taken).await)
     }
 
-    async fn change_there(
-        &self,
-        journal: &Journal,
-        what: &str,
-        decide: impl Fn(Option<&Journal>) -> Option<Change>,
-    ) -> Result<()> {
-        if journal.plan.region == self.region {
-            return Ok(());
-        }
-        let there = self.handler.desk_in(&journal.plan.region, self.table.name());
-        let changed = there.change(what, async || {
-            let left = there.journal(&journal.owner).await?;
-            Ok((decide(left.as_ref()), ()))
-        });
-        match Box::pin(changed).await {
-            Err(error) if error.name() == ErrorName::StateTableMissing => Ok(()),
-            other => other,
-        }
+    /// The stack in the Region of an experiment's resources, if that is another one.
+    fn there(&self, journal: &Journal) -> Option<Desk<'_>> {
+        let region = &journal.plan.region;
+        (*region != self.region).then(|| self.handler.desk_in(region, self.table.name()))
     }
 
     /// Applies what `decide` says about what it reads, again when somebody else wrote in between.
@@ -231,6 +223,13 @@ impl Desk<'_> {
     }
 }
 
+fn unless_there_is_no_stack(came: Result<()>) -> Result<()> {
+    match came {
+        Err(error) if error.name() == ErrorName::StateTableMissing => Ok(()),
+        other => other,
+    }
+}
+
 fn standing(journal: &Journal, check_again_in_seconds: u32, why: impl Into<String>) -> Result<Standing> {
     Ok(Standing {
         phase: journal.status,
@@ -247,6 +246,7 @@ fn status_of(journal: &Journal) -> Result<Status> {
         status: entry.status,
         begun_at: entry.begun_at,
         put_back_at: entry.put_back_at,
+        starts_by_itself_at: entry.starts_by_itself_at(),
         trouble: entry.trouble.clone(),
     };
     Ok(Status {

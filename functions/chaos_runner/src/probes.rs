@@ -183,18 +183,24 @@ impl Handler {
             return Ok((false, format!("{id} has no replica in {region}")));
         }
         let measured = Box::pin(self.clients.measures(region).newest(&subjects, now)).await?;
-        let mut worst: Option<f64> = None;
-        for subject in &subjects {
-            let lag = measured.get(&subject.id).and_then(|measure| measure.lag_seconds);
-            match lag {
-                None => return Ok((false, format!("nothing is known of the lag of {}", subject.id))),
-                Some(lag) if lag < 0.0 => return Ok((false, format!("{} does not replicate", subject.id))),
-                Some(lag) => worst = Some(worst.map_or(lag, |other| other.max(lag))),
-            }
-        }
-        let worst = worst.unwrap_or(f64::INFINITY);
-        Ok((worst < f64::from(seconds), format!("the worst replica lags {worst:.1} s")))
+        let lags = subjects.iter().map(|subject| {
+            (subject.id.as_str(), measured.get(&subject.id).and_then(|measure| measure.lag_seconds))
+        });
+        Ok(lag_below(lags, seconds))
     }
+}
+
+/// Whether every replica's lag is known and below so many seconds. RDS says -1 of a replica that does not replicate.
+fn lag_below<'a>(lags: impl Iterator<Item = (&'a str, Option<f64>)>, seconds: u32) -> (bool, String) {
+    let mut worst: f64 = 0.0;
+    for (replica, lag) in lags {
+        match lag {
+            None => return (false, format!("nothing is known of the lag of {replica}")),
+            Some(lag) if lag < 0.0 => return (false, format!("{replica} does not replicate")),
+            Some(lag) => worst = worst.max(lag),
+        }
+    }
+    (worst < f64::from(seconds), format!("the worst replica lags {worst:.1} s"))
 }
 
 fn is_outage(name: ErrorName) -> bool {
@@ -244,4 +250,87 @@ fn ledger(answer: &Value) -> Seen {
     let found = found.map_or("none".to_owned(), |found| found.to_string());
     let detail = format!("beat {acknowledged} was acknowledged, {found} is there");
     Seen { good: intact, detail, intact: Some(intact) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_lag_must_be_known_and_below_the_bound() {
+        for (lags, good, says) in [
+            (vec![Some(0.5), Some(4.9)], true, "lags 4.9 s"),
+            (vec![Some(5.0)], false, "lags 5.0 s"),
+            (vec![Some(0.0), Some(-1.0)], false, "r1 does not replicate"),
+            (vec![Some(0.0), None], false, "nothing is known of the lag of r1"),
+        ] {
+            let named = lags.iter().enumerate().map(|(at, lag)| (["r0", "r1"][at], *lag));
+            let (is, why) = lag_below(named, 5);
+            assert!(is == good && why.contains(says), "{lags:?}: {why}");
+        }
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-25T12:00:00Z".parse().unwrap()
+    }
+
+    /// A snapshot of ours, so many hours old.
+    fn backup(id: &str, hours: i64, status: &str, proof: &str) -> SnapshotFacts {
+        serde_json::from_value(json!({
+            "id": id, "arn": "arn:x", "region": "us-east-1", "database": "orders", "status": status, "percent": 100,
+            "kind": "manual", "engine": "postgres", "engineVersion": "17.2", "encrypted": true, "sizeGb": 20,
+            "originalCreatedAt": now() - SignedDuration::from_hours(hours),
+            "tags": {labels::OPERATION_ID: "backup-0123456789abcdef", labels::PROOF: proof},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_backup_counts_when_it_is_ours_proven_available_and_young_enough() {
+        let day = SignedDuration::from_hours(24);
+        let mut foreign = backup("foreign", 1, "available", "proven");
+        foreign.tags.remove(labels::OPERATION_ID);
+        for (snapshots, good, says) in [
+            (
+                vec![backup("old", 30, "available", "proven"), backup("young", 24, "available", "proven")],
+                true,
+                "young",
+            ),
+            (vec![backup("old", 25, "available", "proven")], false, "old, is 25.0 hours old"),
+            (
+                vec![backup("old", 25, "available", "proven"), backup("new", 1, "available", "unproven")],
+                false,
+                "old",
+            ),
+            (
+                vec![backup("old", 25, "available", "proven"), backup("new", 1, "failed", "proven")],
+                false,
+                "old",
+            ),
+            (vec![foreign], false, "no proven backup"),
+        ] {
+            let (is, why) = newest_proven(&snapshots, now(), day);
+            assert!(is == good && why.contains(says), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_newest_backup_itself_must_be_proven() {
+        let proven = || backup("old", 5, "available", "proven");
+        for (snapshots, good, says) in [
+            (vec![proven()], true, "old, its proof says proven"),
+            (
+                vec![backup("new", 1, "available", "unproven"), proven()],
+                false,
+                "new, its proof says unproven",
+            ),
+            (vec![proven(), backup("new", 1, "available", "pending")], false, "new, its proof says pending"),
+            (vec![proven(), backup("new", 1, "creating", "pending")], true, "old"),
+            (vec![], false, "no backup"),
+        ] {
+            let (is, why) = latest_proven(&snapshots);
+            assert!(is == good && why.contains(says), "{why}");
+        }
+    }
 }

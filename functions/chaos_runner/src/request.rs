@@ -414,6 +414,9 @@ pub struct Line {
     pub begun_at: Option<Timestamp>,
     /// When it was seen put back.
     pub put_back_at: Option<Timestamp>,
+    /// When AWS starts a stopped database by itself, if nobody does before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starts_by_itself_at: Option<Timestamp>,
     /// What is in the way.
     pub trouble: Option<String>,
 }

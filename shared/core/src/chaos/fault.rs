@@ -198,6 +198,12 @@ impl Fault {
                 let back = Change::FailoverDbCluster { to: database.serves_from.clone() };
                 outline(Change::FailoverDbCluster { to: None }, fail_back.then_some(back), 900)
             }
+            Self::ClusterStop {} if database.replica_of.is_some() => {
+                refuse("Aurora does not stop a cluster that replicates another")
+            }
+            Self::ClusterStop {} if !database.replicas.is_empty() => {
+                refuse("Aurora does not stop a cluster that has replicas")
+            }
             Self::ClusterStop {} => {
                 let stop = outline(Change::StopDbCluster, Some(Change::StartDbCluster), 1_800);
                 noted(stop, "Aurora starts it by itself seven days after it was stopped")

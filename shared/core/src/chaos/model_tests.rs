@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::data::{self, Known};
 use super::experiment::{ExperimentRequest, Limits};
-use super::journal::{Decision, Journal, Phase, Reason, Sight, StepStatus};
+use super::journal::{Decision, Entry, Journal, Phase, Reason, Sight, StepStatus};
 use super::plan::{self, Seen};
 use super::probe::{Finding, Probe, Verdict};
 use super::report::{Outcome, report};
@@ -392,14 +392,19 @@ fn run(
     let mut journal = Journal::new(&operation(), &execution(), plan, Vec::new(), start());
     let mut holder = execution().to_string();
     let mut now = start();
+    let mut stopped_while_it_ran = false;
     for call in 0..2_000 {
         now += SignedDuration::from_secs(5);
         if call % 3 == 0 {
             world.tick();
         }
         if !journal.is_open() || journal.status == Phase::Stuck {
+            let completed = journal.reason == Some(Reason::Completed);
+            assert!(!(stopped_while_it_ran && completed), "it did not hear the emergency stop");
             return (journal, world, call);
         }
+        stopped_while_it_ran |= matches!(journal.status, Phase::Injecting | Phase::Observing)
+            && meanwhile.stop_at.is_some_and(|at| call >= at);
         if journal.holder != holder {
             journal = journal.take(&holder, now).unwrap();
         }
@@ -542,6 +547,47 @@ fn the_emergency_stop_ends_every_experiment_at_every_point() {
             "nothing was touched"
         );
         assert!(!report(&journal, Known::Nothing).unwrap().rollback_executed);
+    }
+}
+
+#[test]
+fn what_takes_longer_than_it_may_is_ended_even_before_all_faults_are_in() {
+    for request in experiments() {
+        let world = World::new();
+        let plan = plan::resolve(&request, &limits(), &operation(), &world.seen()).unwrap();
+        let journal = Journal::new(&operation(), &execution(), plan, Vec::new(), start());
+        let states =
+            journal.plan.watched().into_iter().map(|at| (at.clone(), world.0.get(&at).cloned())).collect();
+        let sight = Sight { stop: None, states: &states, conditions: &[], steady: &[], checks: &[] };
+        let last = journal.deadline - SignedDuration::from_secs(1);
+        assert!(matches!(journal.decide(&sight, last), Decision::Change { .. }), "{:?}", request.faults());
+        let Decision::Write(next) = journal.decide(&sight, journal.deadline) else { unreachable!() };
+        assert_eq!((next.status, &next.reason), (Phase::RollingBack, &Some(Reason::TooLong)));
+    }
+}
+
+#[test]
+fn a_person_is_called_about_what_is_stuck_and_then_every_hour() {
+    let request = &experiments()[0];
+    let (ended, _, _) = run(request, Meanwhile::default(), |_| Trouble::None);
+    let minutes = |minutes: i64| start() + SignedDuration::from_mins(minutes);
+    assert_eq!(ended.page(minutes(0)), None, "it is over");
+    let stuck = Journal { status: Phase::Stuck, ..ended };
+    let paged = stuck.page(minutes(0)).unwrap();
+    assert_eq!((paged.version, paged.paged_at), (stuck.version + 1, Some(minutes(0))));
+    assert_eq!(paged.page(minutes(59)), None);
+    assert_eq!(paged.page(minutes(60)).unwrap().paged_at, Some(minutes(60)));
+}
+
+#[test]
+fn a_stopped_database_says_when_it_starts_by_itself() {
+    for (index, stops) in [(1, false), (3, true), (5, true), (6, false)] {
+        let (ended, _, _) = run(&experiments()[index], Meanwhile::default(), |_| Trouble::None);
+        let mut entry = ended.entries[0].clone();
+        assert_eq!(entry.starts_by_itself_at(), None, "it is put back");
+        entry.status = StepStatus::Made;
+        let week = SignedDuration::from_hours(7 * 24);
+        assert_eq!(entry.starts_by_itself_at(), entry.begun_at.filter(|_| stops).map(|at| at + week));
     }
 }
 
@@ -785,6 +831,17 @@ fn a_fault_that_aws_would_refuse_or_that_cannot_be_put_back_is_refused() {
     refused(1, &database(|it| "modifying".clone_into(&mut it.status)));
     refused(3, &database(|it| it.replica_of = Some("other".to_owned())));
     refused(3, &database(|it| it.replicas = set(["other"])));
+    let cluster = |change: fn(&mut Database)| {
+        move |world: &mut World| {
+            let Some(State::Database(database)) = world.0.get_mut(&resource(ResourceKind::DbCluster, "till"))
+            else {
+                unreachable!()
+            };
+            change(database);
+        }
+    };
+    refused(5, &cluster(|it| it.replica_of = Some("other".to_owned())));
+    refused(5, &cluster(|it| it.replicas = set(["other"])));
     let machine = |id: &'static str, change: fn(&mut Machine)| {
         move |world: &mut World| {
             let Some(State::Machine(machine)) = world.0.get_mut(&resource(ResourceKind::Ec2Instance, id))
@@ -972,6 +1029,9 @@ proptest! {
         let (journal, world, _) = run(request, Meanwhile { stop_at, ..Meanwhile::default() }, trouble);
         if journal.status == Phase::Stuck {
             prop_assert!(!journal.commands().is_empty());
+            // One does not keep another from being put back.
+            let over = |entry: &Entry| !matches!(entry.status, StepStatus::Begun | StepStatus::Made);
+            prop_assert!(journal.entries.iter().all(over), "{:#?}", journal.entries);
         } else {
             assert_put_back(request, &journal, &world, "in a storm");
         }

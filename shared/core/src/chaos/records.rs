@@ -104,6 +104,20 @@ pub fn arm(
         return Err(DrError::new(ErrorName::EmergencyStopActive, what)
             .with_remedy("Start the experiment again, if it is still wanted."));
     }
+    let mut writes = vec![Write::Check(
+        EmergencyStop::KEY.to_owned(),
+        stop.map_or(Expect::Absent, |stop| Expect::Version(stop.version)),
+    )];
+    writes.extend(take(journal, locks, now)?);
+    writes.push(Write::Put(Item::Journal(Box::new(journal.clone())), Expect::Absent));
+    Ok(Change { writes, answer: json!({"phase": journal.status}), ended: None })
+}
+
+/// What takes every lock for a journal.
+///
+/// # Errors
+/// As [`arm`], of the locks.
+fn take(journal: &Journal, locks: &BTreeMap<String, Held>, now: Timestamp) -> Result<Vec<Write>> {
     if locks.len() > MOST_LOCKS {
         return Err(DrError::new(
             ErrorName::InvalidInput,
@@ -115,10 +129,7 @@ pub fn arm(
         ));
     }
     let lasts = SignedDuration::from_secs(i64::from(journal.plan.recovery_seconds)) + LOCK_OUTLASTS;
-    let mut writes = vec![Write::Check(
-        EmergencyStop::KEY.to_owned(),
-        stop.map_or(Expect::Absent, |stop| Expect::Version(stop.version)),
-    )];
+    let mut writes = Vec::new();
     for (resource, held) in locks {
         let before = held.lock.as_ref().map(|lock| lock.version);
         let decision = decide_lock(held.lock.as_ref(), &journal.owner, held.holder, now)?;
@@ -138,33 +149,46 @@ pub fn arm(
         };
         writes.push(Write::Put(Item::Lock(lock), before.map_or(Expect::Absent, Expect::Version)));
     }
-    writes.push(Write::Put(Item::Journal(Box::new(journal.clone())), Expect::Absent));
-    Ok(Change { writes, answer: json!({"phase": journal.status}), ended: None })
+    Ok(writes)
 }
 
-/// Leaves a journal that is about to begin with the stack in the Region of its resources ([`Journal::dead_mans`]).
-pub fn leave(journal: &Journal, existing: Option<&Journal>) -> Change {
+/// Leaves a journal that is about to begin with the stack in the Region of its resources ([`Journal::dead_mans`]), and
+/// takes the locks that stack's own backups and experiments take: the two do not meet on a resource.
+///
+/// # Errors
+/// [`ErrorName::OperationInProgress`] naming who holds a resource there, and as [`arm`] for too many of them.
+pub fn leave(
+    journal: &Journal,
+    existing: Option<&Journal>,
+    locks: &BTreeMap<String, Held>,
+    now: Timestamp,
+) -> Result<Change> {
     let before = existing.map(|existing| existing.version);
     let copy = journal.dead_mans(before.unwrap_or(0) + 1);
-    let writes =
-        vec![Write::Put(Item::Journal(Box::new(copy)), before.map_or(Expect::Absent, Expect::Version))];
-    Change { writes, answer: json!({}), ended: None }
+    let mut writes = take(journal, locks, now)?;
+    writes.push(Write::Put(Item::Journal(Box::new(copy)), before.map_or(Expect::Absent, Expect::Version)));
+    Ok(Change { writes, answer: json!({}), ended: None })
 }
 
-/// Takes back what was left; `None` when nobody has it, or when it is being worked on there.
-pub fn withdraw(left: Option<&Journal>) -> Option<Change> {
+/// Takes back what was left, with its locks; `None` when nobody has it, or when it is being worked on there.
+pub fn withdraw(left: Option<&Journal>, locks: &[Lock]) -> Option<Change> {
     let left = left.filter(|left| left.status == Phase::Injecting)?;
-    let writes = vec![Write::Delete(left.operation_id.clone(), Expect::Version(left.version))];
+    let mut writes = vec![Write::Delete(left.operation_id.clone(), Expect::Version(left.version))];
+    writes.extend(release(left, locks));
     Some(Change { writes, answer: json!({}), ended: None })
+}
+
+/// What gives a journal's locks back. Those of others stay.
+fn release(journal: &Journal, locks: &[Lock]) -> impl Iterator<Item = Write> {
+    let ours = locks.iter().filter(|lock| lock.owner == journal.owner);
+    ours.map(|lock| Write::Delete(lock.operation_id.clone(), Expect::Version(lock.version)))
 }
 
 /// Writes a journal that follows the one of version `before`. One that has ended gives its resources back.
 pub fn save(journal: &Journal, before: u64, locks: &[Lock]) -> Change {
     let mut writes = vec![Write::Put(Item::Journal(Box::new(journal.clone())), Expect::Version(before))];
     if journal.status == Phase::Ended {
-        let ours = locks.iter().filter(|lock| lock.owner == journal.owner);
-        writes
-            .extend(ours.map(|lock| Write::Delete(lock.operation_id.clone(), Expect::Version(lock.version))));
+        writes.extend(release(journal, locks));
     }
     Change { writes, answer: json!({"phase": journal.status}), ended: None }
 }
@@ -399,10 +423,18 @@ mod tests {
     #[test]
     fn what_is_left_elsewhere_is_put_back_when_it_must_be_over() {
         let journal = journal();
-        let change = leave(&journal, None);
-        let [Write::Put(Item::Journal(left), Expect::Absent)] = change.writes.as_slice() else {
+        let change = leave(&journal, None, &free(&journal), now()).unwrap();
+        let [locks @ .., Write::Put(Item::Journal(left), Expect::Absent)] = change.writes.as_slice() else {
             unreachable!("{change:?}")
         };
+        let locks: Vec<Lock> = locks
+            .iter()
+            .map(|write| match write {
+                Write::Put(Item::Lock(lock), Expect::Absent) => lock.clone(),
+                other => unreachable!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(locks.len(), free(&journal).len());
         assert!(left.entries.iter().all(|entry| entry.status == StepStatus::Begun));
         assert!(left.take("watchdog there", journal.deadline).is_err(), "home is still at work");
         let over = left.lease_until;
@@ -410,16 +442,25 @@ mod tests {
         let taken = left.take("watchdog there", over).unwrap();
         assert_eq!(taken.status, Phase::RollingBack);
         // The same again replaces it, and it is taken back unless somebody works on it there.
-        let again = leave(&journal, Some(left));
+        let held = |holder| {
+            let hold = |lock: &Lock| (lock.resource_id.clone(), Held { lock: Some(lock.clone()), holder });
+            locks.iter().map(hold).collect::<BTreeMap<_, _>>()
+        };
+        let again = leave(&journal, Some(left), &held(HolderState::Unknown), now()).unwrap();
         assert!(
-            matches!(again.writes.as_slice(), [Write::Put(Item::Journal(it), Expect::Version(1))] if it.version == 2)
+            matches!(again.writes.last(), Some(Write::Put(Item::Journal(it), Expect::Version(1))) if it.version == 2)
         );
-        assert_eq!(
-            withdraw(Some(left)).unwrap().writes,
-            [Write::Delete(journal.operation_id.clone(), Expect::Version(1))]
-        );
-        assert_eq!(withdraw(Some(&taken)), None);
-        assert_eq!(withdraw(None), None);
+        let back = withdraw(Some(left), &locks).unwrap().writes;
+        assert_eq!(back.first(), Some(&Write::Delete(journal.operation_id.clone(), Expect::Version(1))));
+        assert_eq!(back.len(), 1 + locks.len());
+        assert_eq!(withdraw(Some(&taken), &locks), None);
+        assert_eq!(withdraw(None, &locks), None);
+        // The stack there has an experiment of its own on one of them.
+        let mut other = journal;
+        other.owner = OperationId::parse("chaos-fedcba9876543210").unwrap();
+        let refused = leave(&other, None, &held(HolderState::Unfinished), now()).unwrap_err();
+        assert_eq!(refused.name(), ErrorName::OperationInProgress);
+        assert!(withdraw(Some(left), &[]).unwrap().writes.len() == 1);
     }
 
     #[test]
