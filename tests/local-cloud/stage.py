@@ -92,17 +92,21 @@ class Stage:
 
     def listen(self) -> "Stage":
         """Subscribes to the alerts."""
-        sns, sqs = self.cloud.client("sns"), self.cloud.client("sqs")
         for topic in TOPICS:
-            url = sqs.create_queue(QueueName=f"{self.stack}-{topic.lower()}-listener")["QueueUrl"]
-            arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-            policy = {"Version": "2012-10-17", "Statement": [{
-                "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage",
-                "Resource": arn, "Condition": {"ArnEquals": {"aws:SourceArn": self.outputs[f"{topic}TopicArn"]}}}]}
-            sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
-            sns.subscribe(TopicArn=self.outputs[f"{topic}TopicArn"], Protocol="sqs", Endpoint=arn)
-            self._queues[topic] = url
+            self.subscribe(topic, self.outputs[f"{topic}TopicArn"])
         return self
+
+    def subscribe(self, name: str, topic: str) -> None:
+        """Keeps what arrives on a topic, for `alerts(name)`."""
+        sns, sqs = self.cloud.client("sns"), self.cloud.client("sqs")
+        url = sqs.create_queue(QueueName=f"{self.stack}-{name.lower()}-listener")["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        policy = {"Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage",
+            "Resource": arn, "Condition": {"ArnEquals": {"aws:SourceArn": topic}}}]}
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
+        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+        self._queues[name] = url
 
     # Databases
 

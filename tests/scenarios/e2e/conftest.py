@@ -85,12 +85,15 @@ def stage(directory, request):
         stage = Stage(cloud).create_keys()
         approvers = cloud.client("secretsmanager").create_secret(
             Name="lifeboat-test/approvers", SecretString=json.dumps({who: key.hex() for who, key in APPROVERS.items()}))
+        on_call = cloud.client("sns").create_topic(Name="lifeboat-test-on-call")["TopicArn"]
         stage.prepare({
+            "ChaosChannels": f"on-call={on_call}", "ChaosChannelTopicArns": on_call,
             "ChaosApprovalKey": approvers["ARN"], "ChaosSettlingSeconds": "3",
             # The shortest: a road of the scenarios waits it out.
             "ChaosApprovalMinutes": "1",
             "RestoreTimeoutMinutes": "1", "BreakerFailures": "100", "BreakerWindowMinutes": "1",
             "SourceSecretArns": f"arn:aws:secretsmanager:us-east-1:{cloud.account}:secret:lifeboat-test/*"})
+        stage.subscribe("OnCall", on_call)
         yield stage
         option = request.config.option
         chosen = option.keyword or option.markexpr or os.environ.get("LIFEBOAT_SCENARIOS", "full") != "full"

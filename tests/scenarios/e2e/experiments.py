@@ -72,13 +72,18 @@ class Watching:
 
     def __init__(self, subject: Subject, pause: float = 0.1):
         self.subject, self.seen, self._pause, self._over = subject, [], pause, threading.Event()
+        self._looks, self._fault = 0, None
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self):
-        while not self._over.wait(self._pause):
-            seen = self.subject.look()
-            if seen != self.subject.recorded and seen not in self.seen:
-                self.seen.append(seen)
+        try:
+            while not self._over.wait(self._pause):
+                seen = self.subject.look()
+                self._looks += 1
+                if seen != self.subject.recorded and seen not in self.seen:
+                    self.seen.append(seen)
+        except Exception as fault:  # noqa: BLE001  (said by `differing`)
+            self._fault = fault
 
     def __enter__(self):
         self._thread.start()
@@ -87,6 +92,13 @@ class Watching:
     def __exit__(self, *_):
         self._over.set()
         self._thread.join()
+
+    def differing(self) -> list:
+        """The looks that differ. One that sees nothing because it does not look has seen nothing in vain."""
+        if self._fault:
+            raise self._fault
+        assert self._looks > 0, f"{self.subject.name} was never looked at"
+        return self.seen
 
 
 class Subjects:

@@ -2,11 +2,13 @@
 put back; and a database under load says how long it was away and whether it lost anything.
 """
 
+import re
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
+from deployment import ROOT
 from experiments import (
     APPROVERS,
     Subjects,
@@ -51,6 +53,12 @@ def carried_out(stage):
             ended = stage.finish(stage.start("ChaosExperiment", subject.experiment()), 240)
         return subject, watching.seen, ended
     return each(FAULTS, carry_out)
+
+
+def test_no_fault_is_left_out():
+    """But that of our own functions, which test_chaos_safety.py has."""
+    told = re.search(r"fn name\(.*?\n    }\n", (ROOT / "shared" / "core" / "src" / "chaos" / "fault.rs").read_text(), re.DOTALL)
+    assert sorted(re.findall(r'=> "(.*?)"', told[0])) == sorted([*FAULTS, "region-unreachable"])
 
 
 @pytest.mark.parametrize("fault", FAULTS)

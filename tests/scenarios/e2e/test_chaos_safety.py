@@ -11,8 +11,12 @@ import datetime
 import functools
 import http.server
 import ipaddress
+import os
+import re
 import ssl
+import subprocess
 import threading
+import time
 import uuid
 
 import botocore.exceptions
@@ -20,6 +24,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from deployment import ROOT, TOOLS
 from experiments import (
     APPROVERS,
     Beside,
@@ -55,6 +60,10 @@ WARNINGS = {"Dr.OperationInProgress", "Dr.EmergencyStopActive", "Dr.FreezeWindow
             "Dr.TargetNotAllowed", "Dr.RollbackMissing"}
 STANDBY, STANDBY_STACK = "eu-west-1", "lifeboat-safety"
 beside = Beside()
+HEARD_ON_CALL: list[dict] = []
+ON_CALL = threading.Lock()
+# Named by the standby's parameter; it carries no tag.
+LISTED = "safety-listed"
 
 
 @dataclasses.dataclass
@@ -467,7 +476,7 @@ def test_an_untagged_one_among_tagged_ones_keeps_all_from_being_touched(scene):
     [bare] = scene.stage.create_instances("a", tagged=False)
     with Watching(Subject("bare", "infrastructure", {}, [], lambda: scene.stage.instance(bare)["State"]["Name"])) as bare_one:
         scene.refused(scene.stop(*scene.machines.targets["ec2Instances"], bare), "Dr.TargetNotAllowed", bare)
-    assert bare_one.seen == []
+    assert bare_one.differing() == []
 
 
 @beside
@@ -500,7 +509,7 @@ def test_only_what_is_named_is_touched(scene):
     with Watching(subject) as both, Watching(apart) as watching:
         execution, operation = scene.start(scene.stop(named_one))
         scene.ended(execution, "completed", "completed")
-    assert both.seen and watching.seen == []
+    assert both.differing() and watching.differing() == []
     touched = [entry["step"]["resource"]["id"] for entry in report(scene.stage, operation)["journal"]["entries"]]
     assert touched == [named_one]
 
@@ -563,7 +572,7 @@ def test_without_an_approval_it_waits_and_gives_up_by_name(scene):
         other = scene.stage.start("ChaosExperiment", {**request, "id": late}, late)
         scene.refused(None, "Dr.ApprovalRequired", "Nobody approved", execution=other)
         scene.stage.cloud.client("stepfunctions").stop_execution(executionArn=execution)
-    assert watching.seen == []
+    assert watching.differing() == []
 
 
 @beside
@@ -602,10 +611,10 @@ def test_an_approval_that_does_not_count_is_refused_at_once(scene):
         scene.untouched(execution)
         for each in (execution, elsewhere):
             scene.stage.cloud.client("stepfunctions").stop_execution(executionArn=each)
-    assert watching.seen == []
+    assert watching.differing() == []
     # Nobody waits any more: also a good one does nothing.
     answer, error = give(plan_hash, "grace", key["grace"])
-    assert answer is None and error["errorType"].startswith("Dr."), (answer, error)
+    assert answer is None and error["errorType"] == "Dr.OperationMissing", (answer, error)
     scene.untouched(execution)
 
 
@@ -699,6 +708,24 @@ def test_checks_that_pass_let_it_begin(scene):
     whole = report(scene.stage, operation)
     assert [finding["verdict"] for finding in whole["before"] + whole["after"]] == ["passed"] * 6
     assert subject.as_recorded()
+
+
+@beside
+def test_checks_are_made_again_when_it_begins(scene):
+    """Between the plan and its beginning there may be a day, until it is approved."""
+    alarm = f"later-{uuid.uuid4().hex[:8]}"
+    scene.stage.create_alarm(alarm)
+    well = [probe("alarm-is-ok", alarm=alarm)]
+    waiting = []
+    for where in ("preChecks", "steadyState", "stopConditions"):
+        subject, request = asks(scene, **{where: well})
+        waiting.append((subject, *scene.asking(request)))
+    scene.stage.set_alarm(alarm, "ALARM")
+    for subject, execution, operation, plan_hash in waiting:
+        answer, error = approve(scene.stage, operation, plan_hash, "grace", APPROVERS["grace"])
+        assert error is None and answer["approved"], (answer, error)
+        scene.refused(None, "Dr.PreCheckFailed", "ALARM", execution=execution)
+        assert subject.as_recorded()
 
 
 @beside
@@ -871,7 +898,7 @@ def stuck(scene, execution: str, operation: str, commands: list[str]) -> None:
 
 @beside
 def test_a_rollback_that_fails_calls_a_person_and_is_finished_by_the_watchdog(scene):
-    """Its function is deleted in the middle. Its name stays locked until it is as recorded."""
+    """Its function is deleted in the middle. It and the experiment's name stay taken until it is as recorded."""
     stage = scene.stage
     subject = scene.subjects.make("function-throttle")
     [name] = subject.targets["functions"]
@@ -888,6 +915,9 @@ def test_a_rollback_that_fails_calls_a_person_and_is_finished_by_the_watchdog(sc
         TableName=stage.outputs["StateTableName"], Key={"operationId": lock["operationId"]},
         UpdateExpression="SET leaseUntil = :past", ExpressionAttributeValues={":past": {"S": "2026-01-01T00:00:00Z"}})
     scene.refused({**subject.experiment(), "id": f"after-{name}"}, "Dr.OperationInProgress", operation)
+    [record] = [report(stage, operation)]
+    another = scene.subjects.make("function-throttle").experiment(id=record["experimentId"])
+    scene.refused(another, "Dr.OperationInProgress", "has this name")
     let_the_lease_run_out(stage, operation)
     told = watched_to_the_end(stage, operation)
     assert (told["status"], told["commands"]) == ("aborted", []), told
@@ -896,6 +926,24 @@ def test_a_rollback_that_fails_calls_a_person_and_is_finished_by_the_watchdog(sc
     # It is free again.
     execution, _ = scene.start({**subject.experiment(), "id": f"after-{name}"})
     scene.ended(execution, "completed", "completed")
+
+
+@beside
+def test_a_channel_that_is_named_is_told(scene):
+    subject = scene.subjects.make("function-throttle")
+    quiet, _ = scene.start(subject.experiment())
+    scene.ended(quiet, "completed", "completed")
+    execution, operation = scene.start(subject.experiment(parameters={"notificationChannels": ["on-call"]}))
+    scene.ended(execution, "completed", "completed")
+    until("the channel is told", lambda: heard_on_call(scene.stage, operation), 30, pause=0.3)
+    assert not heard_on_call(scene.stage, quiet)
+
+
+def heard_on_call(stage, word: str) -> list[dict]:
+    """What was told on the channel `on-call` with this word in it."""
+    with ON_CALL:
+        HEARD_ON_CALL.extend(stage.alerts("OnCall"))
+        return [alert for alert in HEARD_ON_CALL if word in alert["subject"] + alert["message"]]
 
 
 @beside
@@ -939,7 +987,7 @@ def abandoned(alone, scene):
 
 def test_nothing_of_all_that_touched_what_was_only_named(alone):
     """Resources that were named in everything that was refused looked the same all the while."""
-    assert alone["watching"].seen == []
+    assert alone["watching"].differing() == []
 
 
 @pytest.mark.usefixtures("abandoned")
@@ -990,7 +1038,7 @@ def stand_by(scene) -> tuple[Stage, str]:
         "HomeRegion": stage.cloud.region, "HomeStateTableName": stage.outputs["StateTableName"],
         "HomeMetadataBucket": stage.outputs["MetadataBucketName"], "HomeKeyArns": stage.outputs["KeyArn"],
         "TargetRegions": "us-west-2", "TargetKmsKeyIds": f"us-west-2={stage.keys['us-west-2']}",
-        "ChaosRegionFault": "true", "ChaosApprovalKey": f"grace={key}", "ChaosApproverKeyArns": key,
+        "ChaosFunctionNames": LISTED, "ChaosRegionFault": "true", "ChaosApprovalKey": f"grace={key}", "ChaosApproverKeyArns": key,
         "ChaosSettlingSeconds": "1", "BreakerFailures": "100"}
     return stage.beside(STANDBY, given, stack=STANDBY_STACK), given["ChaosApproverKeyArns"]
 
@@ -1043,7 +1091,9 @@ def test_the_emergency_stop_ends_everything_everywhere_until_it_is_lifted(alone,
         assert waiting.as_recorded()
     finally:
         answer, error = stage.invoke("ChaosRunner", {"liftEmergencyStop": {"by": "grace", "reason": "over"}})
-    assert error is None and {each["status"] for each in answer["regions"]} <= {"lifted", "no-installation"}, answer
+    assert error is None, error
+    assert {each["region"]: each["status"] for each in answer["regions"]} == {
+        region: "lifted" if status == "in-force" else status for region, status in stopped.items()}
     # What waited when the stop came does not begin because it is lifted.
     answer, error = approve(stage, late_operation, late_hash, "grace", APPROVERS["grace"])
     assert error is None and answer["approved"], (answer, error)
@@ -1121,6 +1171,36 @@ def test_the_standby_finishes_what_home_left(alone, scene, standby):
     assert any(operation in alert["message"] for alert in standby.alerts("Warning"))
 
 
+def test_the_watchdog_calls_a_person_and_not_again_within_the_hour(alone, scene):
+    """Nobody else would: the execution is gone. The channels that the experiment names hear of its end from it, too."""
+    stage = scene.stage
+    subject = scene.subjects.make("function-throttle")
+    [name] = subject.targets["functions"]
+    execution, operation = scene.observing(subject.experiment(
+        parameters={**LONG, "notificationChannels": ["on-call"]}))
+    stage.cloud.client("stepfunctions").stop_execution(executionArn=execution)
+    stage.cloud.client("lambda").delete_function(FunctionName=name)
+    let_the_lease_run_out(stage, operation)
+    told = watched_to_the_end(stage, operation)
+    command = (f"aws --region {stage.cloud.region} lambda put-function-concurrency --function-name {name} "
+               f"--reserved-concurrent-executions 7")
+    assert (told["status"], told["commands"]) == ("failed", [command]), told
+
+    def pages():
+        return [alert for alert in scene.heard.about(operation, "could NOT be put back") if alert["topic"] == "Critical"]
+    until("a person is called", pages, 30, pause=0.3)
+    for _ in range(3):
+        assert watch(stage)["stuck"] >= 1
+    [page] = pages()
+    assert command in page["message"], page
+    assert not heard_on_call(stage, operation), "it is not over"
+    create_function(stage, name)
+    assert watched_to_the_end(stage, operation)["status"] == "rolled-back"
+    assert subject.as_recorded(), subject.look()
+    assert len(pages()) == 1
+    until("the channel hears of the end", lambda: heard_on_call(stage, operation), 30, pause=0.3)
+
+
 def test_what_was_broken_elsewhere_is_put_back_there_when_home_is_gone(alone, scene, standby):
     """An experiment leaves its journal with the stack in the Region that it breaks, and takes it back at its end."""
     stage, name = scene.stage, named()
@@ -1153,6 +1233,70 @@ def test_what_was_broken_elsewhere_is_put_back_there_when_home_is_gone(alone, sc
     let_the_lease_run_out(stage, operation)
     assert watched_to_the_end(stage, operation)["status"] == "rolled-back"
     assert reserved() == 7
+
+
+def test_two_stacks_do_not_share_a_resource(alone, scene, standby):
+    """An experiment of home on a group in the standby's Region, and one of the standby's own."""
+    stage, [group] = scene.stage, [named()]
+    standby.create_scaling_group(group, 1)
+    there = dataclasses.replace(scene, stage=standby, heard=Heard(standby))
+
+    def suspends(process: str, **more) -> dict:
+        return experiment("infrastructure", {"autoScalingGroups": [group], **more},
+                          [{"fault": "asg-suspend", "processes": [process]}], parameters=LONG, id=named())
+
+    def suspended() -> list[str]:
+        [told] = standby.cloud.client("autoscaling").describe_auto_scaling_groups(
+            AutoScalingGroupNames=[group])["AutoScalingGroups"]
+        return [each["ProcessName"] for each in told["SuspendedProcesses"]]
+    of_home, of_standby = suspends("HealthCheck", regions=[STANDBY]), suspends("AlarmNotification")
+    for first, asked, second, refused in ((scene, of_home, there, of_standby), (there, of_standby, scene, of_home)):
+        execution, operation = first.observing({**asked, "id": named()})
+        second.refused(refused, "Dr.OperationInProgress", operation)
+        assert suspended() == asked["faults"][0]["processes"]
+        first.stage.invoke("ChaosRunner", {"cancel": {"operationId": operation, "by": "grace", "reason": "enough"}})
+        first.ended(execution, "aborted", "cancelled")
+        assert suspended() == []
+    for where in (stage, standby):
+        assert [lock for lock in where._records("lock") if group in lock["resourceId"]["S"]] == []
+
+
+def test_what_is_listed_is_broken_and_put_back_without_the_tag(alone, scene, standby):
+    """The parameter ChaosFunctionNames tells the code and the role."""
+    there = dataclasses.replace(scene, stage=standby, heard=Heard(standby))
+    functions = standby.cloud.client("lambda")
+    create_function(standby, LISTED, tagged=False)
+    functions.put_function_concurrency(FunctionName=LISTED, ReservedConcurrentExecutions=7)
+
+    def reserved():
+        return functions.get_function_concurrency(FunctionName=LISTED)["ReservedConcurrentExecutions"]
+    execution, operation = there.observing(experiment(
+        "application", {"functions": [LISTED]}, [{"fault": "function-throttle"}], parameters=LONG))
+    assert reserved() == 0
+    standby.invoke("ChaosRunner", {"cancel": {"operationId": operation, "by": "grace", "reason": "enough seen"}})
+    there.ended(execution, "aborted", "cancelled")
+    assert reserved() == 7
+
+
+def test_the_emergency_stop_is_set_by_hand_as_the_runbook_says(alone, scene):
+    """If Lambda itself does not answer: the command of the runbook, as it stands there, for version 1 and 2 of the CLI."""
+    stage = scene.stage
+    text = (ROOT / "docs" / "runbooks" / "emergency-stop.md").read_text()
+    [command] = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "update-item" in block]
+    subject = scene.subjects.make("function-throttle")
+    execution, _ = scene.observing(subject.experiment(parameters=LONG))
+    # What the clock says to the second must not be before its beginning.
+    time.sleep(1)
+    try:
+        subprocess.run(["bash", "-euo", "pipefail", "-c", command], check=True, env={
+            **os.environ, **stage.cloud.environment(), "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"})
+        output = scene.ended(execution, "aborted", "emergency-stop")
+        assert "YOU" in output["reason"]["detail"] and "WHY" in output["reason"]["detail"], output["reason"]
+        assert subject.as_recorded()
+        scene.refused(subject.experiment(), "Dr.EmergencyStopActive", "YOU")
+    finally:
+        answer, error = stage.invoke("ChaosRunner", {"liftEmergencyStop": {"by": "grace", "reason": "over"}})
+    assert error is None, error
 
 
 def test_a_region_is_unreachable_for_our_functions_while_it_is_asked_for(alone, scene, standby):
