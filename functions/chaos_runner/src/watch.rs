@@ -1,5 +1,7 @@
 //! The watchdog: finishes what lost runners left, here and, from a standby, at home.
 
+use std::collections::BTreeMap;
+
 use dr_aws::Invocation;
 use dr_aws::metrics;
 use dr_core::chaos::data::Known;
@@ -33,16 +35,17 @@ impl Handler {
 impl Desk<'_> {
     /// Journals of experiments that are not over, and what is in the way of reading some.
     pub(crate) async fn open(&self) -> Result<(Vec<Journal>, Vec<DrError>)> {
-        let (mut open, mut unread) = (Vec::new(), Vec::new());
+        // One that goes on meanwhile is listed in two phases, or in an older one.
+        let (mut open, mut unread) = (BTreeMap::new(), Vec::new());
         for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Ended) {
             for journal in self.table.list_with_status::<Journal>("journal", phase.as_str()).await? {
                 match journal {
-                    Ok(journal) => open.push(journal),
+                    Ok(journal) => drop(open.insert(journal.owner.clone(), journal)),
                     Err(error) => unread.push(error),
                 }
             }
         }
-        Ok((open, unread))
+        Ok((open.into_values().collect(), unread))
     }
 
     /// All at once: what one of them waits for must not keep another from being put back.

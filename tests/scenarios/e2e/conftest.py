@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import botocore.exceptions
@@ -39,17 +38,21 @@ RAN: set[str] = set()
 
 def pytest_sessionstart(session):
     """What earlier sessions recorded is forgotten once, not by each worker."""
+    terminate_as_interrupt()
     if not hasattr(session.config, "workerinput"):
         recording.forget()
+        remove_what_the_killed_left()
+
+
+def pytest_unconfigure(config):
+    """When we are interrupted, workers get no time to remove what is in memory."""
+    if not hasattr(config, "workerinput"):
+        remove_what_the_killed_left()
 
 
 def remove_what_the_killed_left() -> None:
-    """A session that is killed cannot remove its directory, and would keep gigabytes of memory. Its lock is gone with it.
-
-    A young one may not have taken its lock yet."""
+    """A session that is killed cannot remove its directory, and would keep gigabytes of memory. Its lock is gone with it."""
     for place in MEMORY.glob("lifeboat-*"):
-        if time.time() - place.stat().st_mtime < 60:
-            continue
         held = os.open(place, os.O_RDONLY)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,23 +67,25 @@ def remove_what_the_killed_left() -> None:
 def directory(tmp_path_factory):
     """Where the cloud lives: in memory, if there is room. Hundreds of copies of databases are made and removed, and
     files cost the kernel a third there."""
-    if MEMORY.is_dir():
-        remove_what_the_killed_left()
     if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOM:
         yield tmp_path_factory.mktemp("cloud")
         return
-    with tempfile.TemporaryDirectory(prefix="lifeboat-", dir=MEMORY) as place:
-        held = os.open(place, os.O_RDONLY)
+    made = Path(tempfile.mkdtemp(prefix="new-lifeboat-", dir=MEMORY))
+    held = os.open(made, os.O_RDONLY)
+    try:
+        # It has its name only with its lock, or another session might take it for one that was left.
         fcntl.flock(held, fcntl.LOCK_EX)
-        Path(place).chmod(0o755)
-        yield Path(place)
+        made.chmod(0o755)
+        made = made.rename(MEMORY / made.name.removeprefix("new-"))
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
         os.close(held)
 
 
 @pytest.fixture(scope="session")
 def stage(directory, request):
     """The deployed stack. One minute is the shortest time that a restore can be given."""
-    terminate_as_interrupt()
     with LocalCloud(directory, wait_scale=WAIT_SCALE) as cloud:
         stage = Stage(cloud).create_keys()
         approvers = cloud.client("secretsmanager").create_secret(
