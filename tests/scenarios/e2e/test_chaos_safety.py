@@ -1196,7 +1196,8 @@ def test_the_watchdog_calls_a_person_and_not_again_within_the_hour(alone, scene)
     assert command in page["message"], page
     assert not heard_on_call(stage, operation), "it is not over"
     create_function(stage, name)
-    assert watched_to_the_end(stage, operation)["status"] == "rolled-back"
+    until("it is put back", lambda: watch(stage) and phase(stage, operation) == "ended", 90, pause=0.5)
+    assert report(stage, operation)["status"] == "rolled-back"
     assert subject.as_recorded(), subject.look()
     assert len(pages()) == 1
     until("the channel hears of the end", lambda: heard_on_call(stage, operation), 30, pause=0.3)
