@@ -1196,6 +1196,8 @@ def test_the_watchdog_calls_a_person_and_not_again_within_the_hour(alone, scene)
     assert command in page["message"], page
     assert not heard_on_call(stage, operation), "it is not over"
     create_function(stage, name)
+    # It tries again when its own lease is over.
+    let_the_lease_run_out(stage, operation)
     until("it is put back", lambda: watch(stage) and phase(stage, operation) == "ended", 90, pause=0.5)
     assert report(stage, operation)["status"] == "rolled-back"
     assert subject.as_recorded(), subject.look()
