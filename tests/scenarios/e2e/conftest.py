@@ -53,7 +53,10 @@ def pytest_unconfigure(config):
 def remove_what_the_killed_left() -> None:
     """A session that is killed cannot remove its directory, and would keep gigabytes of memory. Its lock is gone with it."""
     for place in MEMORY.glob("lifeboat-*"):
-        held = os.open(place, os.O_RDONLY)
+        try:
+            held = os.open(place, os.O_RDONLY)
+        except OSError:
+            continue  # Gone meanwhile, or another user's.
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(place, ignore_errors=True)
