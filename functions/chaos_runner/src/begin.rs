@@ -188,15 +188,31 @@ impl Handler {
         if let Some(journal) = desk.journal(operation).await? {
             return Ok(Answer::Standing(Box::new(standing(&journal, 0, "it has begun")?)));
         }
-        let experiment = self.read(request.request)?;
+        let experiment = self.read(request.request.clone())?;
+        let begun = self.begin(&desk, &experiment, &request, invocation).await;
+        // Also what an earlier attempt left.
+        if begun.is_err() && matches!(desk.journal(operation).await, Ok(None)) {
+            desk.forget_there(operation, experiment.region(&self.config.limits)).await;
+        }
+        begun.map(|standing| Answer::Standing(Box::new(standing)))
+    }
+
+    async fn begin(
+        &self,
+        desk: &Desk<'_>,
+        experiment: &ExperimentRequest,
+        request: &Arm,
+        invocation: &Invocation,
+    ) -> Result<Standing> {
+        let operation = &request.operation_id;
         if experiment.only_plans(&self.config.limits) {
             let what = format!("beginning {}: it is a dry run", experiment.id);
             return Err(DrError::new(ErrorName::InvalidInput, what));
         }
         let now = invocation.now();
         freeze::check(&self.config.limits.freeze, now)?;
-        let plan = self.resolve(&experiment, operation).await?;
-        let approved_by = self.approvals_of(&desk, &plan, operation, now).await?;
+        let plan = self.resolve(experiment, operation).await?;
+        let approved_by = self.approvals_of(desk, &plan, operation, now).await?;
         let steady = self.check_before(&plan, Asker { operation, look_only: false }, invocation).await?;
         let hash = plan.hash()?;
         if hash != request.plan_hash {
@@ -211,11 +227,7 @@ impl Handler {
         journal.approved_by = approved_by;
         desk.is_not_open(&journal).await?;
         desk.leave_there(&journal, invocation.now()).await?;
-        let begun = desk.begin(&journal, request.started_at, invocation).await;
-        if begun.is_err() && desk.journal(operation).await?.is_none() {
-            desk.withdraw_there(&journal).await?;
-        }
-        begun.map(|standing| Answer::Standing(Box::new(standing)))
+        desk.begin(&journal, request.started_at, invocation).await
     }
 
     /// Refuses what nobody could approve before anybody is asked.
@@ -294,7 +306,11 @@ impl Desk<'_> {
             let holder = match &lock {
                 Some(lock) if lock.owner == journal.owner => HolderState::Unknown,
                 Some(lock) if records::is_of_journal(lock) => {
-                    records::holder_of(self.journal(&lock.owner).await?.as_ref())
+                    records::judge(self.journal(&lock.owner).await)?
+                }
+                // Only its own Region knows an execution: what another one says of it is not "it is over".
+                Some(lock) if lock.owner_execution.region().as_ref() != Some(self.handler.clients.home()) => {
+                    HolderState::Unknown
                 }
                 Some(lock) => self.handler.executions.holder_state(&lock.owner_execution).await,
                 None => HolderState::Unknown,

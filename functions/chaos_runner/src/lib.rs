@@ -23,7 +23,7 @@ use dr_aws::state::{Applied, StateTable};
 use dr_chaos::World;
 use dr_core::changes::Change;
 use dr_core::chaos::data::Known;
-use dr_core::chaos::journal::Journal;
+use dr_core::chaos::journal::{Journal, Phase};
 use dr_core::chaos::records::{self, Pending};
 use dr_core::chaos::report;
 use dr_core::control::Lock;
@@ -154,17 +154,17 @@ impl Desk<'_> {
     }
 
     /// Writes a journal that follows the one of version `before`. Before it ends its report is written: there is none that
-    /// ended without. With the end the locks go, that of the experiment among them, whose execution may be gone.
+    /// ended without. With the end the locks go, that of the experiment among them, whose execution may be gone. What was
+    /// left with another Region's stack goes as soon as everything is put back: that stack has nothing to put back any more.
     async fn save(&self, journal: &Journal, before: u64) -> Result<Applied> {
+        if matches!(journal.status, Phase::Recovering | Phase::Ended) {
+            self.forget_there(&journal.owner, &journal.plan.region).await;
+        }
         let mut locks = Vec::new();
         if !journal.is_open() {
             self.write_report(journal, Known::Nothing).await?;
-            self.withdraw_there(journal).await?;
-            let experiment = records::resource(&journal.plan.experiment_id);
-            let resources = records::locks_of(&journal.plan, &self.region);
-            for name in resources.iter().chain([&experiment]) {
-                locks.extend(self.table.read(&Lock::key(name)).await?);
-            }
+            locks = self.locks_to_release(journal).await?;
+            locks.extend(self.table.read(&Lock::key(&records::resource(&journal.plan.experiment_id))).await?);
         }
         let applied = self.table.apply(&records::save(journal, before, &locks)).await?;
         if applied == Applied::Yes {
@@ -176,31 +176,60 @@ impl Desk<'_> {
     /// Leaves a journal that is about to begin with the stack in the Region of its resources, if there is one: should this
     /// Region be away when it must be over, somebody there knows what to put back.
     async fn leave_there(&self, journal: &Journal, now: Timestamp) -> Result<()> {
-        let Some(there) = self.there(journal) else { return Ok(()) };
+        let Some(there) = self.there(&journal.plan.region) else { return Ok(()) };
         let left = there.change("leaving an experiment with the Region that it breaks", async || {
             let left = there.journal(&journal.owner).await?;
             let locks = there.locks(journal).await?;
             Ok((Some(records::leave(journal, left.as_ref(), &locks, now)?), ()))
         });
-        unless_there_is_no_stack(Box::pin(left).await)
+        match Box::pin(left).await {
+            Err(error) if error.name() == ErrorName::StateTableMissing => Ok(()),
+            other => other,
+        }
     }
 
-    /// Takes back what was left there.
-    async fn withdraw_there(&self, journal: &Journal) -> Result<()> {
-        let Some(there) = self.there(journal) else { return Ok(()) };
+    /// Takes back what was left there of an experiment that has nothing to put back. What cannot be taken back ends by itself:
+    /// the watchdog there finds everything as it was.
+    async fn forget_there(&self, operation: &OperationId, region: &Region) {
+        let Some(there) = self.there(region) else { return };
         let taken = there.change("taking an experiment back from the Region that it broke", async || {
-            let left = there.journal(&journal.owner).await?;
-            let locks = there.locks(journal).await?;
-            let locks: Vec<Lock> = locks.into_values().filter_map(|held| held.lock).collect();
+            let left = there.journal(operation).await?;
+            let locks = match &left {
+                Some(left) => there.locks_to_release(left).await?,
+                None => Vec::new(),
+            };
             Ok((records::withdraw(left.as_ref(), &locks), ()))
         });
-        unless_there_is_no_stack(Box::pin(taken).await)
+        match Box::pin(taken).await {
+            Err(error) if error.name() != ErrorName::StateTableMissing => {
+                tracing::warn!(error = %error, "{operation} stays known in {region} until its lease there ends: {error}");
+            }
+            _ => {}
+        }
     }
 
-    /// The stack in the Region of an experiment's resources, if that is another one.
-    fn there(&self, journal: &Journal) -> Option<Desk<'_>> {
-        let region = &journal.plan.region;
-        (*region != self.region).then(|| self.handler.desk_in(region, self.table.name()))
+    /// The locks of what a journal's plan names, whosever they are.
+    async fn locks_to_release(&self, journal: &Journal) -> Result<Vec<Lock>> {
+        let mut locks = Vec::new();
+        for name in records::locks_of(&journal.plan, &self.region) {
+            locks.extend(self.table.read(&Lock::key(&name)).await?);
+        }
+        Ok(locks)
+    }
+
+    /// The stack in the Region of an experiment's resources, if that is another one. Its table has this one's name, unless it
+    /// is this function's own or that of its home.
+    fn there(&self, region: &Region) -> Option<Desk<'_>> {
+        if *region == self.region {
+            return None;
+        }
+        let (handler, config) = (self.handler, &self.handler.config);
+        let table = match &config.home {
+            _ if region == handler.clients.home() => &config.table,
+            Some((home, table)) if home == region => table,
+            _ => self.table.name(),
+        };
+        Some(handler.desk_in(region, table))
     }
 
     /// Applies what `decide` says about what it reads, again when somebody else wrote in between.
@@ -220,13 +249,6 @@ impl Desk<'_> {
             }
         }
         Err(DrError::new(ErrorName::StateConflict, format!("{what}: lost five races")))
-    }
-}
-
-fn unless_there_is_no_stack(came: Result<()>) -> Result<()> {
-    match came {
-        Err(error) if error.name() == ErrorName::StateTableMissing => Ok(()),
-        other => other,
     }
 }
 

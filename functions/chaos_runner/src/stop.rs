@@ -2,6 +2,7 @@
 
 use dr_aws::Invocation;
 use dr_core::changes;
+use dr_core::chaos::journal::Journal;
 use dr_core::chaos::world::{Resource, ResourceKind};
 use dr_core::control::EmergencyStop;
 use dr_core::ids::Region;
@@ -90,6 +91,7 @@ impl Handler {
         let journal = desk
             .change("cancelling an experiment", async || {
                 let journal = desk.expect_journal(&request.operation_id).await?;
+                is_of_this_stack(&journal, self.clients.home())?;
                 let next = journal.cancel(&why, invocation.now());
                 let change =
                     next.as_ref().map(|next| dr_core::chaos::records::save(next, journal.version, &[]));
@@ -107,6 +109,22 @@ impl Handler {
         self.home().unblock(&resource).await?;
         tracing::warn!(by = request.by, "{region} was unblocked by hand");
         Ok(Answer::Unblocked(Unblocked { region, blocked: false }))
+    }
+}
+
+/// Refuses what another Region's stack left here: its runner would not hear of it.
+fn is_of_this_stack(journal: &Journal, home: &Region) -> Result<()> {
+    match journal.owner_execution.region() {
+        Some(region) if region != *home => {
+            let what = format!("cancelling {}: it belongs to the stack in {region}", journal.owner);
+            let remedy = format!(
+                "Cancel it there. If that Region is away, the watchdog here puts everything back from {} on; `status` names \
+                 the commands that do so at once.",
+                journal.lease_until
+            );
+            Err(DrError::new(ErrorName::InvalidInput, what).with_remedy(remedy))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ use dr_core::chaos::plan::ExperimentPlan;
 use dr_core::chaos::report::{self, Outcome, Report};
 use dr_core::ids::OperationId;
 use dr_core::{DrError, ErrorName, Result};
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use crate::request::{Answer, DataTold, ReportRequest, Reported};
@@ -87,16 +88,14 @@ impl Handler {
         )
     }
 
-    /// Tells the channels that the experiment names.
+    /// Tells the channels that the experiment names: one that cannot be told keeps no other from it.
     pub(crate) async fn tell_channels(&self, journal: &Journal, reported: &Reported) -> Result<()> {
         let topics = self.clients.topics();
-        for name in &journal.plan.channels {
-            // A channel that was configured when the experiment began may be gone.
-            if let Some(topic) = self.config.channels.get(name) {
-                Box::pin(topics.publish(topic, &subject(reported), &reported.summary)).await?;
-            }
-        }
-        Ok(())
+        // A channel that was configured when the experiment began may be gone.
+        let channels = journal.plan.channels.iter().filter_map(|name| self.config.channels.get(name));
+        let subject = subject(reported);
+        let told = channels.map(|topic| topics.publish(topic, &subject, &reported.summary));
+        Box::pin(join_all(told)).await.into_iter().collect()
     }
 }
 

@@ -35,13 +35,16 @@ impl Handler {
 impl Desk<'_> {
     /// Journals of experiments that are not over, and what is in the way of reading some.
     pub(crate) async fn open(&self) -> Result<(Vec<Journal>, Vec<DrError>)> {
-        // One that goes on meanwhile is listed in two phases, or in an older one.
+        // One that goes on meanwhile is listed in two phases, or in an older one. It goes back only from stuck to rolling
+        // back, which is why that is asked for twice.
         let (mut open, mut unread) = (BTreeMap::new(), Vec::new());
-        for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Ended) {
+        let phases = Phase::ALL.into_iter().filter(|phase| *phase != Phase::Ended);
+        for (at, phase) in phases.chain([Phase::RollingBack]).enumerate() {
             for journal in self.table.list_with_status::<Journal>("journal", phase.as_str()).await? {
                 match journal {
                     Ok(journal) => drop(open.insert(journal.owner.clone(), journal)),
-                    Err(error) => unread.push(error),
+                    Err(error) if at < Phase::ALL.len() - 1 => unread.push(error),
+                    Err(_) => {}
                 }
             }
         }
@@ -98,7 +101,10 @@ impl Desk<'_> {
                 told::count(&journal, known.clone(), told::Moment::Reported);
                 let reported = self.write_report(&journal, known).await?;
                 self.announce(&reported).await?;
-                self.handler.tell_channels(&journal, &reported).await?;
+                // It is over: nothing comes back to it, and what is told here is told already.
+                if let Err(error) = self.handler.tell_channels(&journal, &reported).await {
+                    tracing::error!(error = %error, "a channel of {} was not told: {error}", journal.owner);
+                }
             }
             Phase::Stuck => {
                 // A person is called first: a page that is sent twice is better than one that is noted and not sent.

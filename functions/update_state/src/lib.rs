@@ -385,8 +385,7 @@ impl Handler {
     /// Whether a lock's holder still works. An experiment may outlive its execution: its journal tells.
     async fn holder(&self, lock: &Lock) -> Result<HolderState> {
         if records::is_of_journal(lock) {
-            let journal: Option<Journal> = self.table.read(&Journal::key(&lock.owner)).await?;
-            return Ok(records::holder_of(journal.as_ref()));
+            return records::judge(self.table.read(&Journal::key(&lock.owner)).await);
         }
         Ok(self.executions.holder_state(&lock.owner_execution).await)
     }

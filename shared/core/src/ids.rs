@@ -158,6 +158,13 @@ newtype!(
     }
 );
 
+impl ExecutionArn {
+    /// The Region in the ARN, `None` for one that is none of AWS's.
+    pub fn region(&self) -> Option<Region> {
+        self.0.split(':').nth(3).and_then(|region| Region::parse(region).ok())
+    }
+}
+
 impl KmsKeyId {
     /// The Region in the ARN, `None` for a bare key id or alias.
     pub fn region(&self) -> Option<Region> {
@@ -303,6 +310,7 @@ mod tests {
         let id = OperationId::of_execution("backup", &a);
         assert_eq!(OperationId::parse(id.as_str()).unwrap(), id);
         assert_eq!(id.digits().len(), 16);
+        assert_eq!(a.region(), Some(Region::parse("us-east-1").unwrap()));
     }
 
     #[test]

@@ -35,6 +35,7 @@ from experiments import (
     Watching,
     approve,
     as_runner,
+    calls_of,
     changes_tried,
     configured,
     create_function,
@@ -1219,6 +1220,9 @@ def test_what_was_broken_elsewhere_is_put_back_there_when_home_is_gone(alone, sc
     execution, operation = scene.observing(request)
     assert reserved() == 0
     assert watch(standby) | {"open": 0} == {"open": 0, "abandoned": 0, "ended": 0, "stuck": 0, "failed": 0}
+    answer, error = standby.invoke("ChaosRunner", {"cancel": {"operationId": operation, "by": "grace", "reason": "it is here"}})
+    assert answer is None and error["errorType"] == "Dr.InvalidInput", (answer, error)
+    assert f"the stack in {stage.cloud.region}" in error["errorMessage"], error
     # One that ends at home is known there no more.
     stage.invoke("ChaosRunner", {"cancel": {"operationId": operation, "by": "grace", "reason": "the first one"}})
     scene.ended(execution, "aborted", "cancelled")
@@ -1237,6 +1241,35 @@ def test_what_was_broken_elsewhere_is_put_back_there_when_home_is_gone(alone, sc
     let_the_lease_run_out(stage, operation)
     assert watched_to_the_end(stage, operation)["status"] == "rolled-back"
     assert reserved() == 7
+
+
+def test_an_attempt_that_died_leaves_nothing_with_the_other_stack(alone, scene, standby):
+    """It left its journal and its locks there, and died; the next attempt is refused."""
+    stage, name, alarm = scene.stage, named(), f"there-{uuid.uuid4().hex[:8]}"
+    create_function(standby, name)
+    standby.create_alarm(alarm)
+    request = experiment("application", {"functions": [name], "regions": [STANDBY]}, [{"fault": "function-throttle"}],
+                         parameters=LONG, preChecks=[probe("alarm-is-ok", alarm=alarm)])
+    execution, operation = scene.observing(request)
+    writes = sorted(call["call"] for call in calls_of(stage, execution)
+                    if call["state"] == "ArmExperiment" and "dynamodb:PutItem" in call["actions"])
+    assert len(writes) == 2, "there and here"
+    stage.invoke("ChaosRunner", {"cancel": {"operationId": operation, "by": "grace", "reason": "enough"}})
+    scene.ended(execution, "aborted", "cancelled")
+    dies, left = named(), []
+
+    def meanwhile():
+        left.append([lock["owner"]["S"] for lock in standby._records("lock") if name in lock["resourceId"]["S"]])
+        standby.set_alarm(alarm, "ALARM")
+    stage.cloud.order("orders", {"execution": dies, "state": "ArmExperiment", "attempt": 1, "count": 1,
+                                 "effect": {"killAtCall": writes[0]}})
+    scene.meanwhile.when(dies, "ArmExperiment", meanwhile, attempt=2)
+    execution = stage.start("ChaosExperiment", {**request, "id": named()}, dies)
+    scene.refused(None, "Dr.PreCheckFailed", "ALARM", execution=execution)
+    operation = operation_of(stage, execution)
+    assert left == [[operation]]
+    assert phase(standby, operation) is None
+    assert [lock for lock in standby._records("lock") if name in lock["resourceId"]["S"]] == []
 
 
 def test_two_stacks_do_not_share_a_resource(alone, scene, standby):

@@ -172,7 +172,7 @@ pub fn leave(
 
 /// Takes back what was left, with its locks; `None` when nobody has it, or when it is being worked on there.
 pub fn withdraw(left: Option<&Journal>, locks: &[Lock]) -> Option<Change> {
-    let left = left.filter(|left| left.status == Phase::Injecting)?;
+    let left = left.filter(|left| left.holder == left.owner_execution.as_str())?;
     let mut writes = vec![Write::Delete(left.operation_id.clone(), Expect::Version(left.version))];
     writes.extend(release(left, locks));
     Some(Change { writes, answer: json!({}), ended: None })
@@ -197,6 +197,18 @@ pub fn save(journal: &Journal, before: u64, locks: &[Lock]) -> Change {
 /// finishes what an execution left. Locks and journal are written together, so a lock without a journal has outlived it.
 pub fn holder_of(journal: Option<&Journal>) -> HolderState {
     if journal.is_some_and(Journal::is_open) { HolderState::Unfinished } else { HolderState::Ended }
+}
+
+/// The same of a journal as it was read. One that cannot be understood, because a newer version wrote it, says nothing: the
+/// lock's own lease counts then.
+///
+/// # Errors
+/// Of the table.
+pub fn judge(read: Result<Option<Journal>>) -> Result<HolderState> {
+    match read {
+        Err(error) if error.name() == ErrorName::MetadataDamaged => Ok(HolderState::Unknown),
+        read => read.map(|journal| holder_of(journal.as_ref())),
+    }
 }
 
 /// A plan that waits for approvals.
@@ -564,6 +576,9 @@ mod tests {
         assert_eq!(change.writes.len(), 2);
         assert_eq!(holder_of(Some(&journal)), HolderState::Ended);
         assert_eq!(holder_of(None), HolderState::Ended);
+        let read = |name| judge(Err(DrError::new(name, "reading it")));
+        assert_eq!(read(ErrorName::MetadataDamaged).unwrap(), HolderState::Unknown);
+        assert_eq!(read(ErrorName::Throttled).unwrap_err().name(), ErrorName::Throttled);
     }
 
     #[test]
