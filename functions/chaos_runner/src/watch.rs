@@ -44,6 +44,7 @@ impl Desk<'_> {
                 match journal {
                     Ok(journal) => drop(open.insert(journal.owner.clone(), journal)),
                     Err(error) if at < Phase::ALL.len() - 1 => unread.push(error),
+                    // What cannot be read was found the first time.
                     Err(_) => {}
                 }
             }

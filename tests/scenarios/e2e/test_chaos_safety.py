@@ -1307,7 +1307,7 @@ def test_what_is_listed_is_broken_and_put_back_without_the_tag(alone, scene, sta
 
 
 def test_the_emergency_stop_is_set_by_hand_as_the_runbook_says(alone, scene):
-    """If Lambda itself does not answer: the command of the runbook, as it stands there, for version 1 and 2 of the CLI."""
+    """If Lambda itself does not answer: the command of the runbook, as it stands there."""
     stage = scene.stage
     text = (ROOT / "docs" / "runbooks" / "emergency-stop.md").read_text()
     [command] = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "update-item" in block]
