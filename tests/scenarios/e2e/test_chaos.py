@@ -31,6 +31,8 @@ FAULTS = [
     "function-throttle"]
 # A reboot does not show in what is described of an instance; that it was asked for does.
 UNSEEN = {"ec2-reboot"}
+# Time enough to do harm while it goes on, also on a busy machine: milliseconds.
+LASTING = {"duration": 20_000}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -172,7 +174,7 @@ def test_a_database_that_lost_what_it_acknowledged_is_found_out(stage, busy):
     database, _ = busy
     intact = {"probe": "data-intact", "database": database.name}
     request = experiment("database", {"rdsInstances": [database.name]}, [{"fault": "rds-reboot"}], id="a-loss",
-                         steadyState=[intact], postChecks=[intact], parameters={"recoverySeconds": 10})
+                         steadyState=[intact], postChecks=[intact], parameters={**LASTING, "recoverySeconds": 10})
     execution = stage.start("ChaosExperiment", request)
     operation = until("it runs", lambda: stage.operation(execution))["operationId"]
     until("its faults are in", lambda: (stage.invoke("ChaosRunner", {"status": {"operationId": operation}})[0] or {}).get(
@@ -202,7 +204,7 @@ def test_rows_that_nobody_deleted_and_that_are_gone_are_named(stage, busy):
     """The database goes on serving behind a function that is throttled; its counters tell what was deleted."""
     database, _ = busy
     subject = Subjects(stage).make("function-throttle")
-    request = subject.experiment(id="a-lost-row", dataCheck={"database": database.name})
+    request = subject.experiment(id="a-lost-row", dataCheck={"database": database.name}, parameters=LASTING)
     execution = stage.start("ChaosExperiment", request)
     operation = operation_of(stage, execution)
     until("its faults are in", lambda: phase(stage, operation) == "observing")
@@ -222,7 +224,7 @@ def test_where_nothing_tells_a_loss_from_a_deletion_the_report_says_that(stage, 
     database.sql("create table audit as select n from generate_series(1, 100) n")
     check = {"database": database.name, "tolerateUntold": False}
     request = experiment("database", {"rdsInstances": [database.name]}, [{"fault": "rds-reboot"}], id="an-untold-row",
-                         dataCheck=check)
+                         dataCheck=check, parameters=LASTING)
     execution = stage.start("ChaosExperiment", request)
     operation = operation_of(stage, execution)
     until("its faults are in", lambda: phase(stage, operation) == "observing")

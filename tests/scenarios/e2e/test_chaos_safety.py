@@ -788,7 +788,7 @@ def test_a_dry_run_tells_what_is_in_the_way(scene):
 @beside
 def test_two_experiments_do_not_share_a_resource_or_a_name(scene):
     subject, other = scene.subjects.make("ec2-reboot"), scene.subjects.make("ec2-stop")
-    request = subject.experiment()
+    request = subject.experiment(parameters={"duration": 30_000})
     execution, operation = scene.observing(request)
     seen = subject.look()
     mixed = scene.stop(*other.targets["ec2Instances"], subject.targets["ec2Instances"][0])
