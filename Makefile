@@ -103,11 +103,11 @@ test-rds-local: setup ## The RDS API over real databases, driven by boto3 and th
 	@cargo build --locked --quiet -p rds-local
 	@$(PYTEST) $(PARALLEL) tests/rds-local/python
 test-e2e: setup ## The deployed template on the local cloud, every state of every machine in trouble and trouble on the way to AWS among it
-	@$(PYTEST) --timeout 1800 $(PARALLEL) tests/scenarios/e2e $(PYTEST_ARGS)
+	@$(PYTEST) --timeout 3600 $(PARALLEL) tests/scenarios/e2e $(PYTEST_ARGS)
 test-permissions: setup ## What its roles may do, beside what they did in `make test-e2e`, which comes first
 	@$(PYTEST) tests/scenarios/permissions
 test-faults: setup ## Of those, only trouble between functions and AWS, for every operation
-	@$(PYTEST) --timeout 1800 tests/scenarios/e2e/test_faults.py $(PYTEST_ARGS)
+	@$(PYTEST) --timeout 3600 tests/scenarios/e2e/test_faults.py $(PYTEST_ARGS)
 test-scenarios-full: setup ## Every state with every error that it can meet, not only the subset (see tests/scenarios/README.md)
 	@LIFEBOAT_SCENARIOS=full $(PYTEST) --timeout 7200 tests/scenarios/e2e/test_machines.py $(PYTEST_ARGS)
 

@@ -3,6 +3,7 @@ Regions; then a damaged backup is caught. `KEEP=1` leaves the cloud up.
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -54,30 +55,20 @@ def traffic(database: Database, log: Path):
         stop(customers, 5)
 
 
-def backup(stage: Stage, damage=None) -> tuple[dict, Watch, str]:
-    """Runs one backup under the eyes of the user."""
-    execution = stage.start("BackupOrchestration", {
-        "database": DATABASE, "tags": {"Environment": "production", "Owner": "devops-team"},
-        "lifecycle": {"deleteAfterDays": 35}, "validation": {"foreignKeys": True}})
-    watch = Watch(stage, execution, say, on_enter=damage)
-    return watch.follow(LONGEST_BACKUP_S), watch, execution
-
-
-def zero_a_page(stage: Stage, database: Database):
-    """Zeroes one page of shop.customer in the snapshot's files, when it was taken and is not yet restored."""
-    done = []
+def backup(stage: Stage, database: Database, damage: dict | None = None) -> tuple[dict, Watch, str]:
+    """Runs one backup under the eyes of the user; the snapshot of a damaged one before it is restored."""
+    request = {"database": DATABASE, "tags": {"Environment": "production", "Owner": "devops-team"},
+               "lifecycle": {"deleteAfterDays": 35}, "validation": {"foreignKeys": True}}
+    if damage is None:
+        execution = stage.start("BackupOrchestration", request)
+    else:
+        execution = stage.start_damaged(request, database.database, damage)
 
     def on_enter(state: str) -> None:
-        if state != "ObserveSource" or done:
-            return
-        snapshots = stage.cloud.client("rds").describe_db_snapshots(DBInstanceIdentifier=database.name)["DBSnapshots"]
-        newest = max(snapshots, key=lambda snapshot: snapshot["SnapshotCreateTime"])["DBSnapshotIdentifier"]
-        answer = stage.cloud.control("damage", {
-            "region": stage.cloud.region, "snapshot": newest, "database": database.database,
-            "kind": {"zeroPage": {"table": "shop.customer", "block": 7}}})
-        done.append(newest)
-        say(f"             >>> damage: {answer['what']}")
-    return on_enter
+        if state == "ValidateBackup" and damage is not None:
+            say(f"             >>> damage, in the snapshot's files: {json.dumps(damage)}")
+    watch = Watch(stage, execution, say, on_enter=on_enter)
+    return watch.follow(LONGEST_BACKUP_S), watch, execution
 
 
 def run(cloud: LocalCloud) -> Stage:
@@ -97,14 +88,14 @@ def run(cloud: LocalCloud) -> Stage:
 
     with traffic(database, cloud.directory / "logs" / "traffic.log"):
         say(f"\n== 2. A backup of {database.name}, which is being written to ==")
-        ended, watch, execution = backup(stage)
+        ended, watch, execution = backup(stage, database)
         if ended["status"] != "SUCCEEDED":
             raise StageError(f"the backup ended {ended['status']}: {ended.get('error')}: {ended.get('cause')}")
         show_backup(stage, ended["output"], stage.operation(execution), watch, say)
 
         say("\n== 3. The next backup is damaged: one heap page of its snapshot is zeroed ==")
         cost_of(stage)
-        ended, watch, execution = backup(stage, zero_a_page(stage, database))
+        ended, watch, execution = backup(stage, database, {"zeroPage": {"table": "shop.customer", "block": 7}})
         if ended["status"] != "FAILED" or ended.get("error") != "Dr.BackupUnproven":
             raise StageError(f"the damaged backup ended {ended['status']} ({ended.get('error')}), not as unproven")
         show_refusal(stage, ended, stage.operation(execution), say)

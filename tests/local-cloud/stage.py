@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 from cloud import TARGET_REGIONS, LocalCloud, postgresql_roots
@@ -234,7 +235,25 @@ class Stage:
         return self.cloud.client("stepfunctions").start_execution(
             stateMachineArn=self.outputs[f"{machine}Arn"], input=json.dumps(request), **options)["executionArn"]
 
-    def finish(self, execution: str, seconds: float = 180.0) -> dict:
+    def as_superuser(self, database: "Database", *statements: str) -> None:
+        """Runs SQL as RDS itself would: as the superuser, who logs in on the server's own socket."""
+        told = self.cloud.control("state")["regions"][self.cloud.region]["instances"][database.name]
+        [lock] = Path(told["dir"]).rglob("postmaster.pid")
+        _, _, _, port, socket, *_ = lock.read_text().splitlines()
+        commands = [part for statement in statements for part in ("-c", statement)]
+        subprocess.run(database.tool("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", socket, "-p", port, "-U", "rdsadmin",
+                                     "-d", database.database, *commands), check=True, capture_output=True, text=True)
+
+    def start_damaged(self, request, database: str, kind: dict) -> str:
+        """Starts a backup whose snapshot is damaged when it was taken and before it is restored: the execution waits for
+        that, so that no machine is too slow for it. Returns its ARN."""
+        name = f"damaged-{uuid.uuid4().hex[:12]}"
+        damage = {"region": self.cloud.region, "snapshot": "{Input.snapshotId}", "database": database, "kind": kind}
+        self.cloud.order("orders", {"execution": name, "state": "ValidateBackup", "effect": {
+            "first": {"url": f"{self.cloud.rds_endpoint}/_rds-local/damage", "body": damage}}})
+        return self.start("BackupOrchestration", request, name)
+
+    def finish(self, execution: str, seconds: float = 360.0) -> dict:
         """Waits until an execution ends; returns its description with `output` decoded."""
         states = self.cloud.client("stepfunctions")
 

@@ -25,12 +25,7 @@ impl Handler {
         invocation: &Invocation,
     ) -> Result<Answer> {
         let operation = &request.operation_id;
-        if self.config.approval_keys == ApprovalKeys::None {
-            let what = format!("asking for approvals of {operation}: CHAOS_APPROVAL_KEY is not set");
-            return Err(DrError::new(ErrorName::ApprovalRequired, what).with_remedy(
-                "Set the stack's parameter ChaosApprovalKey (runbook \"Approve an experiment\").",
-            ));
-        }
+        self.somebody_can_approve(operation.as_str())?;
         let plan = self.planned(operation, &request.plan_hash).await?;
         let desk = self.home();
         let now = invocation.now();
@@ -45,18 +40,16 @@ impl Handler {
         Ok(Answer::Asked(Asked { asked: true }))
     }
 
-    /// With what approvals are signed.
-    ///
     /// # Errors
     /// [`ErrorName::ApprovalRequired`] when nobody can approve.
-    pub(crate) fn approval_keys(&self, asked: &str) -> Result<&ApprovalKeys> {
+    pub(crate) fn somebody_can_approve(&self, asked: &str) -> Result<()> {
         if self.config.approval_keys == ApprovalKeys::None {
             let what = format!("asking for approvals of {asked}: CHAOS_APPROVAL_KEY is not set");
             return Err(DrError::new(ErrorName::ApprovalRequired, what).with_remedy(
                 "Set the stack's parameter ChaosApprovalKey (runbook \"Approve an experiment\").",
             ));
         }
-        Ok(&self.config.approval_keys)
+        Ok(())
     }
 
     /// The plan that was answered before, from the metadata bucket; what was changed there is not it.

@@ -16,7 +16,7 @@ use dr_core::chaos::probe::{Finding, Probe, first_fault};
 use dr_core::chaos::put_back::Step;
 use dr_core::chaos::records::{self, Held, Pending};
 use dr_core::chaos::world;
-use dr_core::control::{EmergencyStop, HolderState, Lock};
+use dr_core::control::{EmergencyStop, HolderState, Lock, check_emergency_stop};
 use dr_core::ids::{OperationId, Region};
 use dr_core::labels;
 use dr_core::observed::{DatabaseFacts, Observed};
@@ -39,8 +39,10 @@ impl Handler {
             Some(check) => Some(self.data_asked(check, &plan.region).await?),
             None => None,
         };
+        let stop: Option<EmergencyStop> = self.home().table.read(EmergencyStop::KEY).await?;
         let mut obstacles = Vec::new();
         for check in [
+            check_emergency_stop(stop.as_ref()),
             self.can_be_approved(&plan, invocation.now()),
             freeze::check(&self.config.limits.freeze, invocation.now()),
             self.check_before(&plan, Asker { operation, look_only: true }, invocation).await.map(|_| ()),
@@ -235,7 +237,7 @@ impl Handler {
         if plan.approvals == 0 {
             return Ok(());
         }
-        self.approval_keys(&plan.experiment_id)?;
+        self.somebody_can_approve(&plan.experiment_id)?;
         approval::count(plan, &[], now).map(|_| ())
     }
 

@@ -34,6 +34,8 @@ pub struct Config {
     pub health_check: Option<String>,
     /// The function that keeps ledgers in databases.
     pub validate_backup: Option<String>,
+    /// The function that records operations.
+    pub update_state: Option<String>,
     /// PEM of authorities that are trusted by HTTP probes, besides the system's.
     pub probe_ca_file: Option<String>,
     /// The Region and the table whose experiments are watched besides: this is a standby's stack.
@@ -97,6 +99,7 @@ impl Config {
         let approval_seconds = 60 * vars.or_else("CHAOS_APPROVAL_MINUTES", wait, APPROVAL_MINUTES);
         let health_check = vars.optional("CHAOS_HEALTH_CHECK_FUNCTION", config::text);
         let validate_backup = vars.optional("CHAOS_VALIDATE_BACKUP_FUNCTION", config::text);
+        let update_state = vars.optional("CHAOS_UPDATE_STATE_FUNCTION", config::text);
         let probe_ca_file = vars.optional("CHAOS_PROBE_CA_FILE", config::text);
         let watched = config::home(&mut vars, "DR_HOME_REGION", "DR_HOME_STATE_TABLE_NAME");
         vars.build(|| {
@@ -110,6 +113,7 @@ impl Config {
                 channels,
                 health_check,
                 validate_backup,
+                update_state,
                 probe_ca_file,
                 home: watched,
             })

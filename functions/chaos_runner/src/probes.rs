@@ -124,9 +124,9 @@ impl Handler {
         }
     }
 
-    async fn invoke(&self, function: Option<&str>, payload: &Value) -> Result<Value> {
+    pub(crate) async fn invoke(&self, function: Option<&str>, payload: &Value) -> Result<Value> {
         let Some(function) = function else {
-            let what = "asking a probe: the function that answers it is not configured";
+            let what = "asking another function: it is not configured";
             return Err(DrError::new(ErrorName::InvalidConfiguration, what));
         };
         self.world.invoke(function, payload, WITHIN).await

@@ -6,6 +6,7 @@ use dr_core::chaos::journal::Journal;
 use dr_core::chaos::world::{Resource, ResourceKind};
 use dr_core::control::EmergencyStop;
 use dr_core::ids::Region;
+use dr_core::input::check_words;
 use dr_core::{DrError, ErrorName, Result};
 use futures_util::future::join_all;
 
@@ -126,12 +127,4 @@ fn is_of_this_stack(journal: &Journal, home: &Region) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn check_words(what: &str, field: &str, text: &str) -> Result<()> {
-    if (1..=1_000).contains(&text.trim().chars().count()) {
-        return Ok(());
-    }
-    let what = format!("{what}: `{field}` needs 1 to 1000 characters");
-    Err(DrError::new(ErrorName::InvalidInput, what))
 }

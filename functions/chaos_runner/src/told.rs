@@ -66,9 +66,10 @@ impl Handler {
             (Known::Nothing, Some(failure)) => Known::Failed(failure.words()),
             (known, _) => known,
         };
-        count(&journal, known.clone(), Moment::Reported);
-        let reported = desk.write_report(&journal, known).await?;
+        let reported = desk.write_report(&journal, known.clone()).await?;
         self.tell_channels(&journal, &reported).await?;
+        // After all that can fail and is tried again.
+        count(&journal, known, Moment::Reported);
         Ok(Answer::Reported(Box::new(reported)))
     }
 

@@ -6,12 +6,14 @@ use dr_aws::Invocation;
 use dr_aws::metrics;
 use dr_core::chaos::data::Known;
 use dr_core::chaos::journal::{Journal, Phase};
-use dr_core::{DrError, Result};
+use dr_core::chaos::records;
+use dr_core::control::HolderState;
+use dr_core::{DrError, ErrorName, Result};
 use futures_util::future::join_all;
+use serde_json::json;
 
 use crate::carry::budget;
-use crate::request::{Answer, Watched};
-use crate::world::won;
+use crate::request::{Answer, Reported, Watched};
 use crate::{Desk, Handler, told};
 
 impl Handler {
@@ -93,14 +95,37 @@ impl Desk<'_> {
         }
     }
 
+    /// Records what became of an operation whose execution is over and cannot. At a home that was away it stays as it was:
+    /// only its own `update_state` writes operations.
+    async fn close(&self, journal: &Journal, reported: &Reported) {
+        let (handler, owner) = (self.handler, &journal.owner);
+        let over = async || {
+            let state = handler.executions.holder_state(&journal.owner_execution).await;
+            self.region == *handler.clients.home() && state == HolderState::Ended
+        };
+        if !over().await {
+            return;
+        }
+        let ending = json!({"succeed": {"operationId": owner, "result": reported}});
+        match handler.invoke(handler.config.update_state.as_deref(), &ending).await {
+            Ok(_) => {}
+            // Its execution has said already that it failed.
+            Err(error) if error.name() == ErrorName::IllegalTransition => {}
+            Err(error) => {
+                tracing::error!(error = %error, "the operation {owner} stays as it was recorded: {error}");
+            }
+        }
+    }
+
     async fn finish(&self, journal: &Journal, me: &str, invocation: &Invocation) -> Result<Phase> {
         let phase = self.carry_on(&journal.owner, me, budget(invocation), invocation).await?.phase;
         let journal = self.expect_journal(&journal.owner).await?;
         match phase {
             Phase::Ended => {
                 let known = self.handler.comparison(&journal).await?;
-                told::count(&journal, known.clone(), told::Moment::Reported);
-                let reported = self.write_report(&journal, known).await?;
+                let reported = self.write_report(&journal, known.clone()).await?;
+                told::count(&journal, known, told::Moment::Reported);
+                self.close(&journal, &reported).await;
                 self.announce(&reported).await?;
                 // It is over: nothing comes back to it, and what is told here is told already.
                 if let Err(error) = self.handler.tell_channels(&journal, &reported).await {
@@ -112,10 +137,8 @@ impl Desk<'_> {
                 if let Some(paged) = journal.page(invocation.now()) {
                     let (reported, kept) = self.reported(&paged, Known::Nothing).await?;
                     self.announce(&reported).await?;
-                    won(self
-                        .table
-                        .apply(&dr_core::chaos::records::save(&paged, journal.version, &[]))
-                        .await?);
+                    // Whoever wrote in between goes on with it; the page is sent.
+                    let _applied = self.table.apply(&records::save(&paged, journal.version, &[])).await?;
                     kept?;
                 }
             }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use dr_aws::state::Applied;
 use dr_core::chaos::blocks::{self, RegionBlock};
 use dr_core::chaos::journal::Journal;
 use dr_core::chaos::plan::Seen;
@@ -70,9 +69,4 @@ impl Desk<'_> {
         })
         .await
     }
-}
-
-/// Whether a write was one; for calls whose loss is no matter.
-pub(crate) fn won(applied: Applied) -> bool {
-    applied == Applied::Yes
 }

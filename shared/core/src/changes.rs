@@ -461,12 +461,7 @@ pub fn emergency_stop(
     now: Timestamp,
 ) -> Result<Change> {
     for (field, text) in [("by", by), ("reason", reason)] {
-        if text.trim().is_empty() || text.len() > 1_000 {
-            return Err(DrError::new(
-                ErrorName::InvalidInput,
-                format!("changing the emergency stop: `{field}` needs 1 to 1000 characters"),
-            ));
-        }
+        crate::input::check_words("changing the emergency stop", field, text)?;
     }
     let stop = EmergencyStop {
         operation_id: EmergencyStop::KEY.to_owned(),

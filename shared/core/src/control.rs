@@ -327,6 +327,14 @@ fn counts(error: ErrorName) -> bool {
             | E::FleetEmpty
             | E::FleetIncomplete
             | E::RecoveryPointMissing
+            | E::ApprovalRequired
+            | E::RollbackMissing
+            | E::TargetMissing
+            | E::TargetNotAllowed
+            | E::FaultImpossible
+            | E::BlastRadiusExceeded
+            | E::PreCheckFailed
+            | E::FreezeWindow
     )
 }
 
@@ -371,13 +379,37 @@ mod tests {
 
     #[test]
     fn refusals_and_findings_do_not_open_it() {
-        let mut breaker = Breaker::new(Kind::Backup);
-        for error in [ErrorName::InvalidInput, ErrorName::OperationInProgress, ErrorName::BackupUnproven] {
-            for _ in 0..5 {
-                breaker = breaker.after_failure(&op(1), error, at(0), &SETTINGS);
+        use ErrorName as E;
+        let of_backups = [E::InvalidInput, E::OperationInProgress, E::BackupUnproven];
+        // Everything that is said before an experiment touches anything.
+        let of_experiments = [
+            E::InvalidInput,
+            E::OperationInProgress,
+            E::EmergencyStopActive,
+            E::ApprovalRequired,
+            E::RollbackMissing,
+            E::TargetMissing,
+            E::TargetNotAllowed,
+            E::FaultImpossible,
+            E::BlastRadiusExceeded,
+            E::PreCheckFailed,
+            E::FreezeWindow,
+            E::DatabaseMissing,
+            E::EngineUnsupported,
+        ];
+        for (kind, refusals) in [(Kind::Backup, &of_backups[..]), (Kind::Chaos, &of_experiments[..])] {
+            let mut breaker = Breaker::new(kind);
+            for error in refusals {
+                for _ in 0..5 {
+                    breaker = breaker.after_failure(&op(1), *error, at(0), &SETTINGS);
+                }
+                assert_eq!(breaker, Breaker::new(kind), "{error:?}");
             }
         }
-        assert_eq!(breaker, Breaker::new(Kind::Backup));
+        let stuck = (0..3).fold(Breaker::new(Kind::Chaos), |breaker, _| {
+            breaker.after_failure(&op(1), E::RollbackFailed, at(0), &SETTINGS)
+        });
+        assert_eq!(stuck.status, BreakerStatus::Open, "what breaks and is not put back counts");
     }
 
     #[test]

@@ -37,6 +37,18 @@ pub fn parse<T: DeserializeOwned>(what: &str, value: Value) -> Result<T> {
     })
 }
 
+/// What a person has to say: who asks, and why. 1 to 1000 characters, not all of them blanks.
+///
+/// # Errors
+/// [`ErrorName::InvalidInput`] naming `field`.
+pub fn check_words(what: &str, field: &str, text: &str) -> Result<()> {
+    if !text.trim().is_empty() && text.chars().count() <= 1_000 {
+        return Ok(());
+    }
+    let what = format!("{what}: `{field}` needs 1 to 1000 characters");
+    Err(DrError::new(ErrorName::InvalidInput, what))
+}
+
 /// Takes the caller's strings out of a message.
 ///
 /// Quotation marks are around values only: in serde's `invalid type: string "…", expected …`, and in what the parsers

@@ -18,7 +18,7 @@ from cloud import free_port, tail
 from deployment import TOOLS, architecture
 from lifeline import LIFELINE, stop
 
-START_WITHIN_S = 10
+START_WITHIN_S = 60
 STOP_WITHIN_S = 5
 
 

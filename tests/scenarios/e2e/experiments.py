@@ -281,7 +281,7 @@ def journal(stage: Stage, operation: str) -> dict:
     return answer
 
 
-def operation_of(stage: Stage, execution: str, seconds: float = 30) -> str:
+def operation_of(stage: Stage, execution: str, seconds: float = 240) -> str:
     """The operation of an execution, as soon as it is recorded."""
     return until("the experiment is recorded", lambda: stage.operation(execution), seconds)["operationId"]
 
@@ -427,7 +427,7 @@ class Heard:
 
     def wait(self, *words: str) -> dict:
         """The first of those, as soon as it is there."""
-        return until(f"something is told with {words}", lambda: self.about(*words), 30, pause=0.3)[0]
+        return until(f"something is told with {words}", lambda: self.about(*words), 240, pause=0.3)[0]
 
 
 class Meanwhile:

@@ -23,6 +23,8 @@ from stage import MAY_BE_HARMED, Stage, StageError, plain, until
 HERE = Path(__file__).resolve().parent
 SCENARIOS = HERE.parent
 ROOT = SCENARIOS.parent.parent
+# For how long an execution may take that takes half a minute on a machine with nothing else to do, seconds.
+PATIENCE = 480
 KINDS = ("backup", "proof", "fleet", "chaos")
 TOPICS = ("Critical", "Warning", "Info")
 # Errors of the services themselves, which every machine retries.
@@ -331,7 +333,7 @@ class Harness:
         if key not in self._calls:
             undisturbed = Case(case.machine, case.state, "undisturbed", case.road, {}, [])
             execution = self._start(lane, undisturbed, f"look-{uuid.uuid4().hex[:10]}")
-            self.stage.finish(execution, 120)
+            self.stage.finish(execution, PATIENCE)
             self._calls[key] = self.stage.cloud.order(f"calls?execution={execution}")
             self.clear(lane, execution)
         calls = [call for call in self._calls[key] if call["state"] == case.state and call["attempt"] == 1]
@@ -351,7 +353,7 @@ class Harness:
         execution = self._start(lane, case, name)
         if "removes" in case.road:
             self._remove(lane, execution, case.road["removes"])
-        ended = self.stage.finish(execution, 120)
+        ended = self.stage.finish(execution, PATIENCE)
         until("the attempts with orders are over", lambda: all(
             order["finished"] == order["carried"] for order in self.stage.cloud.order(f"orders?execution={name}")))
         history = self._history(execution)
@@ -368,10 +370,12 @@ class Harness:
         return Result(findings, entered=entered, error=ended.get("error"))
 
     def _remove(self, lane: Lane, execution: str, when: str) -> None:
-        """Takes the lane's function away as soon as a state is entered."""
+        """Takes the lane's function away as soon as a state is entered, and ends the experiment."""
         until(f"{when} is entered", lambda: any(
             event.get("stateEnteredEventDetails", {}).get("name") == when for event in self._history(execution)))
         self.stage.cloud.client("lambda").delete_function(FunctionName=lane.function)
+        operation = self.record(execution)["operationId"]
+        self.stage.invoke("ChaosRunner", {"cancel": {"operationId": operation, "by": "grace", "reason": "it is gone"}})
 
     def _history(self, execution: str) -> list[dict]:
         """The events of an execution and of the children of its distributed Maps."""

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from stage import until
-from test_backups import QUIET, backup, entered
+from test_backups import QUIET, backup
 
 ROW, KEY, DEFAULT, PASSWORD = "canary-row-9041", "canary-key-9042", "canary-default-9043", "canary-Password-9044"
 WRONG, FIELD, LABEL, RAISED = "canary-Wrong-9045", "canary-field-9046", "canary-label-9047", "canary-raised-9048"
@@ -116,11 +116,8 @@ def test_a_canary_is_looked_for_in_every_place_at_once(stage):
                 "field": FIELD, "master password": vault.password}
 
     # A backup that is damaged in all these ways.
-    execution = stage.start("BackupOrchestration", {"database": vault.name, "validation": right})
-    until("the snapshot was taken", lambda: "ObserveSource" in entered(stage, execution))
-    operation = stage.operation(execution)
-    stage.cloud.control("damage", {"region": "us-east-1", "snapshot": operation["plan"]["snapshotId"],
-                                   "database": vault.database, "kind": {"sql": {"statements": DAMAGE}}})
+    execution = stage.start_damaged({"database": vault.name, "validation": right}, vault.database,
+                                    {"sql": {"statements": DAMAGE}})
 
     def restore_password():
         credentials_of_functions(stage, canaries)

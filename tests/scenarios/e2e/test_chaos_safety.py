@@ -54,7 +54,9 @@ from test_backups import QUIET, entered
 
 TOGETHER = 10
 # Longer than any of these experiments lasts: what ends one is never that its time is over.
-LONG = {"duration": 300_000}
+LONG = {"duration": 600_000}
+# For how long something is waited for that takes seconds on a machine with nothing else to do.
+PATIENCE = 240
 # Refused before anything is touched, and nothing is wrong with the installation: told on the warning topic.
 WARNINGS = {"Dr.OperationInProgress", "Dr.EmergencyStopActive", "Dr.FreezeWindow", "Dr.ApprovalRequired",
             "Dr.PreCheckFailed", "Dr.BlastRadiusExceeded", "Dr.FaultImpossible", "Dr.TargetMissing",
@@ -93,13 +95,15 @@ class Scene:
     def observing(self, request: dict, name: str | None = None) -> tuple[str, str]:
         """The same, as soon as its faults are in."""
         execution, operation = self.start(request, name)
-        until(f"the faults of {request['id']} are in", lambda: phase(self.stage, operation) == "observing", 60, pause=0.2)
+        until(f"the faults of {request['id']} are in", lambda: phase(self.stage, operation) == "observing", PATIENCE,
+              pause=0.2)
         return execution, operation
 
     def asking(self, request: dict, name: str | None = None) -> tuple[str, str, str]:
         """The same, as soon as it waits for approvals; and the hash of its plan."""
         execution, operation = self.start(request, name)
-        until(f"{request['id']} asks", lambda: phase(self.stage, operation) == "awaiting-approval", 60, pause=0.2)
+        until(f"{request['id']} asks", lambda: phase(self.stage, operation) == "awaiting-approval", PATIENCE,
+              pause=0.2)
         return execution, operation, journal(self.stage, operation)["planHash"]
 
     def refused(self, request, name: str, mentions: str = "", execution: str | None = None) -> dict:
@@ -121,7 +125,7 @@ class Scene:
         """Nothing was changed by an execution, nor tried to be."""
         assert changes_tried(self.stage, execution) == []
 
-    def ended(self, execution: str, status: str, reason: str, seconds: float = 60) -> dict:
+    def ended(self, execution: str, status: str, reason: str, seconds: float = PATIENCE) -> dict:
         """How an experiment must end, everything put back; returns what it answers."""
         ended = self.stage.finish(execution, seconds)
         assert ended["status"] == "SUCCEEDED", ended
@@ -210,7 +214,9 @@ def scene(stage, probed):
         *(functools.partial(subjects.make, fault) for fault in (
             "ec2-stop", "asg-suspend", "targets-deregister", "function-throttle", "rds-reboot")),
         functools.partial(stage.create_instances, "a", tagged=False))
-    settings = {"CHAOS_EC2_IDS": listed, "CHAOS_PROBE_HOSTS": host, "CHAOS_PROBE_CA_FILE": str(ca)}
+    # What these wait for takes its time: nobody gives up meanwhile.
+    settings = {"CHAOS_APPROVAL_MINUTES": "60", "CHAOS_EC2_IDS": listed, "CHAOS_PROBE_HOSTS": host,
+                "CHAOS_PROBE_CA_FILE": str(ca)}
     with Meanwhile(stage) as meanwhile, configured(stage, **settings):
         yield Scene(stage, subjects, Heard(stage), meanwhile, listed, host, *shared)
         stage.cloud.control("faults", method="DELETE")
@@ -287,7 +293,7 @@ def alarmed(state: str, where="preChecks"):
 
 
 def asked_at(url: str):
-    return lambda scene: scene.function.experiment(preChecks=[probe("http", url=url.format(host=scene.host))])
+    return lambda scene: scene.function.experiment(preChecks=[probe("http", url=url.format(host=scene.host), withinMilliseconds=10_000)])
 
 
 def about_a_member(scene):
@@ -702,7 +708,7 @@ def test_checks_that_pass_let_it_begin(scene):
     alarm = f"well-{uuid.uuid4().hex[:8]}"
     scene.stage.create_alarm(alarm)
     subject = scene.subjects.make("function-throttle")
-    well = [probe("alarm-is-ok", alarm=alarm), probe("http", url=f"https://{scene.host}/well")]
+    well = [probe("alarm-is-ok", alarm=alarm), probe("http", url=f"https://{scene.host}/well", withinMilliseconds=10_000)]
     execution, operation = scene.start(subject.experiment(
         preChecks=well, steadyState=well, stopConditions=well, postChecks=well))
     scene.ended(execution, "completed", "completed")
@@ -788,14 +794,15 @@ def test_a_dry_run_tells_what_is_in_the_way(scene):
 @beside
 def test_two_experiments_do_not_share_a_resource_or_a_name(scene):
     subject, other = scene.subjects.make("ec2-reboot"), scene.subjects.make("ec2-stop")
-    request = subject.experiment(parameters={"duration": 30_000})
+    request = subject.experiment(parameters=LONG)
     execution, operation = scene.observing(request)
     seen = subject.look()
     mixed = scene.stop(*other.targets["ec2Instances"], subject.targets["ec2Instances"][0])
     scene.refused(mixed, "Dr.OperationInProgress", operation)
     scene.refused({**other.experiment(), "id": request["id"]}, "Dr.OperationInProgress", operation)
     assert subject.look() == seen and other.as_recorded()
-    scene.ended(execution, "completed", "completed")
+    scene.stage.invoke("ChaosRunner", {"cancel": {"operationId": operation, "by": "grace", "reason": "enough"}})
+    scene.ended(execution, "aborted", "cancelled")
     assert subject.as_recorded()
 
 
@@ -816,6 +823,9 @@ def test_a_backup_and_an_experiment_of_a_database_exclude_each_other(scene):
     # It is stopped, so that its health is not as another experiment wants it.
     healthy = [probe("health-is", database=name, atWorst="warning")]
     scene.refused(scene.function.experiment(preChecks=healthy), "Dr.PreCheckFailed", "health is")
+    [line] = journal(stage, operation)["journal"]
+    begun, starts = (datetime.datetime.fromisoformat(line[name]) for name in ("begunAt", "startsByItselfAt"))
+    assert starts - begun == datetime.timedelta(days=7), line
     refuses_backups()
     stage.cloud.client("stepfunctions").stop_execution(executionArn=execution)
     refuses_backups()
@@ -936,7 +946,7 @@ def test_a_channel_that_is_named_is_told(scene):
     scene.ended(quiet, "completed", "completed")
     execution, operation = scene.start(subject.experiment(parameters={"notificationChannels": ["on-call"]}))
     scene.ended(execution, "completed", "completed")
-    until("the channel is told", lambda: heard_on_call(scene.stage, operation), 30, pause=0.3)
+    until("the channel is told", lambda: heard_on_call(scene.stage, operation), PATIENCE, pause=0.3)
     assert not heard_on_call(scene.stage, quiet)
 
 
@@ -1075,6 +1085,7 @@ def test_the_emergency_stop_ends_everything_everywhere_until_it_is_lifted(alone,
                            for region in (stage.cloud.region, "us-west-2", STANDBY)}
         assert stopped[STANDBY] == "in-force", "there is a stack"
         scene.untouched(looked["executionArn"])
+        assert not looked["output"]["ready"] and "a drill" in looked["output"]["obstacles"][0], looked["output"]
         for execution, _ in running:
             output = scene.ended(execution, "aborted", "emergency-stop")
             assert "grace" in output["reason"]["detail"] and "a drill" in output["reason"]["detail"]
@@ -1189,7 +1200,7 @@ def test_the_watchdog_calls_a_person_and_not_again_within_the_hour(alone, scene)
 
     def pages():
         return [alert for alert in scene.heard.about(operation, "needs you") if alert["topic"] == "Critical"]
-    until("a person is called", pages, 30, pause=0.3)
+    until("a person is called", pages, PATIENCE, pause=0.3)
     for _ in range(3):
         watch(stage)
     until("it is stuck again", lambda: watch(stage)["stuck"] >= 1)
@@ -1203,7 +1214,7 @@ def test_the_watchdog_calls_a_person_and_not_again_within_the_hour(alone, scene)
     assert report(stage, operation)["status"] == "rolled-back"
     assert subject.as_recorded(), subject.look()
     assert len(pages()) == 1
-    until("the channel hears of the end", lambda: heard_on_call(stage, operation), 30, pause=0.3)
+    until("the channel hears of the end", lambda: heard_on_call(stage, operation), PATIENCE, pause=0.3)
 
 
 def test_what_was_broken_elsewhere_is_put_back_there_when_home_is_gone(alone, scene, standby):

@@ -46,13 +46,11 @@ def test_an_aurora_cluster_is_backed_up_proven_and_copied(stage, shop):
 
 
 def test_a_damaged_cluster_backup_is_refused(stage, shop):
-    execution = stage.start("BackupOrchestration", {"selector": {"tag": {"key": "tier", "value": "aurora"}}})
-    until("the snapshot was taken", lambda: "ObserveSource" in entered(stage, execution))
-    snapshot = stage.operation(execution)["plan"]["snapshotId"]
-    stage.cloud.control("damage", {"region": "us-east-1", "snapshot": snapshot, "database": shop.database,
-                                   "kind": {"zeroPage": {"table": "public.item", "block": 2}}})
+    execution = stage.start_damaged({"selector": {"tag": {"key": "tier", "value": "aurora"}}}, shop.database,
+                                    {"zeroPage": {"table": "public.item", "block": 2}})
     ended = stage.finish(execution)
     assert (ended["status"], ended["error"]) == ("FAILED", "Dr.BackupUnproven"), ended
+    snapshot = stage.operation(execution)["plan"]["snapshotId"]
     [kept] = cluster_copies(stage, "us-east-1", snapshot)
     assert tags_of(kept)["lifeboat:proof"] == "unproven"
     assert cluster_copies(stage, "us-west-2", snapshot) == []

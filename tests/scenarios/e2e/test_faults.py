@@ -222,7 +222,7 @@ def nothing_left():
     """Each run looks after its own leftovers; the tests below only read what was found."""
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name.replace(" ", "-"))
 def test_it_ends_in_success_or_in_a_named_error_and_nothing_leaks(results, run):
     assert not results[run.name].findings, "\n".join(results[run.name].findings)

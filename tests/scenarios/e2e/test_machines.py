@@ -45,7 +45,7 @@ def test_every_state_is_described(description):
     assert description.faults() == []
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("case", CHOSEN, ids=lambda case: case.name)
 def test_what_is_due_afterwards(results, case):
     assert not results[case.name].findings, "\n".join(results[case.name].findings)

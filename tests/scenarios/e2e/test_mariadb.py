@@ -52,12 +52,9 @@ DAMAGE = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_backup_is_refused(stage, till, name):
-    execution = stage.start("BackupOrchestration", {"database": till.name})
-    until("the snapshot was taken", lambda: "ObserveSource" in entered(stage, execution))
-    snapshot = stage.operation(execution)["plan"]["snapshotId"]
-    stage.cloud.control("damage", {
-        "region": "us-east-1", "snapshot": snapshot, "database": till.database, "kind": DAMAGE[name]})
+    execution = stage.start_damaged({"database": till.name}, till.database, DAMAGE[name])
     ended, operation = stage.finish(execution), stage.operation(execution)
+    snapshot = operation["plan"]["snapshotId"]
     assert (ended["status"], ended["error"]) == ("FAILED", "Dr.BackupUnproven"), ended
     assert "shop.orders" in operation["error"]["message"]
     assert copies(stage, "us-west-2", snapshot) == copies(stage, "eu-west-1", snapshot) == []
@@ -95,12 +92,9 @@ def test_an_aurora_mysql_cluster_is_backed_up_proven_and_copied(stage, aurora):
 
 
 def test_a_damaged_backup_of_an_aurora_mysql_cluster_is_refused(stage, aurora):
-    execution = stage.start("BackupOrchestration", {"database": aurora.name})
-    until("the snapshot was taken", lambda: "ObserveSource" in entered(stage, execution))
-    snapshot = stage.operation(execution)["plan"]["snapshotId"]
-    stage.cloud.control("damage", {"region": "us-east-1", "snapshot": snapshot, "database": aurora.database,
-                                   "kind": DAMAGE["edited row"]})
+    execution = stage.start_damaged({"database": aurora.name}, aurora.database, DAMAGE["edited row"])
     ended, operation = stage.finish(execution), stage.operation(execution)
+    snapshot = operation["plan"]["snapshotId"]
     assert (ended["status"], ended["error"]) == ("FAILED", "Dr.BackupUnproven"), ended
     assert "shop.orders" in operation["error"]["message"]
     assert cluster_copies(stage, "us-west-2", snapshot) == []

@@ -220,7 +220,13 @@ impl Fault {
             (Self::Ec2Stop {}, Some(_)) => {
                 refuse("its Auto Scaling group would terminate a stopped instance; use ec2-terminate")
             }
-            (Self::Ec2Stop {}, None) => outline(Change::StopEc2Instance, Some(Change::StartEc2Instance), 600),
+            (Self::Ec2Stop {}, None) => {
+                let stop = outline(Change::StopEc2Instance, Some(Change::StartEc2Instance), 600);
+                noted(
+                    stop,
+                    "a public address that is no Elastic IP and what is on instance stores do not come back",
+                )
+            }
             (Self::Ec2Reboot {}, _) => outline(Change::RebootEc2Instance, None, 600),
             (Self::Ec2Terminate {}, None) => {
                 refuse("it belongs to no Auto Scaling group, so nothing would replace it")

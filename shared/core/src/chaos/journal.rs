@@ -173,6 +173,7 @@ impl Journal {
             put_back_at: None,
             attempts: 0,
             last_attempt: None,
+            asked: None,
             answered_at: None,
             accepted_at: None,
             trouble: None,
@@ -339,12 +340,7 @@ impl Journal {
     /// The commands with which a person puts back what is not.
     pub fn commands(&self) -> Vec<String> {
         let open = |entry: &&Entry| !matches!(entry.status, StepStatus::Planned | StepStatus::PutBack);
-        let command = |entry: &Entry| {
-            let step = &entry.step;
-            let undo = step.undo.as_ref().map(|undo| undo.command(&step.resource));
-            undo.unwrap_or_else(|| format!("# look at {} until it is as recorded", step.watched))
-        };
-        self.entries.iter().rev().filter(open).map(command).collect()
+        self.entries.iter().rev().filter(open).flat_map(Entry::commands).collect()
     }
 
     /// The same, one version on, with a new lease.
@@ -504,6 +500,7 @@ impl Journal {
                     if let Some(entry) = next.entries.get_mut(index) {
                         entry.attempts += 1;
                         entry.last_attempt = Some(now);
+                        entry.asked = Some(change.clone());
                     }
                     return Decision::Change {
                         before: Box::new(next),

@@ -1055,3 +1055,93 @@ proptest! {
         }
     }
 }
+
+/// The only step of an experiment on a machine of a group, and its group.
+fn terminates_one(world: &World) -> Result<super::put_back::Step, DrError> {
+    let mut request = experiments()[8].clone();
+    request.parameters.minimum_healthy = Some(0);
+    plan::resolve(&request, &limits(), &operation(), &world.seen()).map(|plan| plan.steps[0].clone())
+}
+
+fn web(world: &mut World) -> &mut ScalingGroup {
+    match world.0.get_mut(&resource(ResourceKind::ScalingGroup, "web")) {
+        Some(State::ScalingGroup(group)) => group,
+        other => unreachable!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_terminated_is_replaced_by_a_group_that_may_be_broken_and_launches() {
+    assert!(terminates_one(&World::new()).is_ok());
+    let mut suspended = World::new();
+    web(&mut suspended).suspended.insert("Launch".to_owned());
+    assert_eq!(terminates_one(&suspended).unwrap_err().name(), ErrorName::FaultImpossible);
+    // IAM asks for the tag of the group, not of the machine.
+    let mut seen = World::new().seen();
+    let group = resource(ResourceKind::ScalingGroup, "web");
+    let Some(Observed::Found(facts)) = seen.get_mut(&group) else { unreachable!() };
+    facts.tags.clear();
+    let refused = plan::resolve(&experiments()[8], &limits(), &operation(), &seen).unwrap_err();
+    assert_eq!(refused.name(), ErrorName::TargetNotAllowed);
+    assert!(refused.what().contains("web"), "{refused}");
+    let mut listed = limits();
+    listed.listed.insert((ResourceKind::ScalingGroup, "web".to_owned()));
+    assert!(plan::resolve(&experiments()[8], &listed, &operation(), &seen).is_ok());
+}
+
+#[test]
+fn a_group_is_refilled_when_it_has_what_it_wants_now() {
+    use super::put_back::PutBack;
+    let step = terminates_one(&World::new()).unwrap();
+    for (desired, in_service, refilled) in [
+        (2, set(["i-9", "i-7"]), true),
+        (2, set(["i-7"]), false),
+        (1, set(["i-7"]), true),
+        (1, set([]), false),
+    ] {
+        let mut world = World::new();
+        let group = web(&mut world);
+        (group.desired, group.in_service) = (desired, in_service);
+        let now = State::ScalingGroup(group.clone());
+        assert_eq!(step.put_back(Some(&now)) == PutBack::AsRecorded, refilled, "{now:?}");
+    }
+}
+
+#[test]
+fn a_machine_that_its_group_replaced_took_its_fault_with_it_and_any_other_one_calls_a_person() {
+    use super::put_back::PutBack;
+    let plan = |id: &str| {
+        let fault = json!([{"fault": "security-group-isolate", "securityGroup": "sg-none"}]);
+        let request = request("network", &json!({"ec2Instances": [id]}), &fault);
+        plan::resolve(&request, &limits(), &operation(), &World::new().seen()).unwrap().steps[0].clone()
+    };
+    let (of_group, alone) = (plan("i-9"), plan("i-1"));
+    let State::Machine(recorded) = of_group.recorded.clone() else { unreachable!() };
+    let gone =
+        State::Machine(Machine { state: "terminated".to_owned(), security_groups: set([]), ..recorded });
+    for now in [None, Some(&gone)] {
+        assert_eq!(of_group.put_back(now), PutBack::AsRecorded);
+        assert!(matches!(alone.put_back(now), PutBack::Impossible(_)));
+    }
+}
+
+#[test]
+fn a_person_is_told_what_could_not_be_done_and_then_the_undo() {
+    // Somebody stops a database that is to be failed back.
+    let request = experiments()[0].clone();
+    let world = World::new();
+    let plan = plan::resolve(&request, &limits(), &operation(), &world.seen()).unwrap();
+    let mut journal = Journal::new(&operation(), &execution(), plan, Vec::new(), start());
+    journal.status = Phase::RollingBack;
+    journal.rolling_back_at = Some(start());
+    journal.entries[0].status = StepStatus::Made;
+    let stopped = Database { status: "stopped".to_owned(), ..Database::default() };
+    let watched = journal.entries[0].step.watched.clone();
+    let states = BTreeMap::from([(watched, Some(State::Database(stopped)))]);
+    let sight = Sight { stop: None, states: &states, conditions: &[], steady: &[], checks: &[] };
+    let Decision::Change { before, .. } = journal.decide(&sight, start()) else { unreachable!() };
+    let commands = before.commands();
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    assert!(commands[0].contains("rds start-db-instance --db-instance-identifier orders"), "{commands:?}");
+    assert!(commands[1].contains("--force-failover"), "{commands:?}");
+}

@@ -71,7 +71,8 @@ pub struct ExperimentPlan {
     pub channels: BTreeSet<String>,
 }
 
-/// The most bytes of JSON that a plan may have: a journal holds its steps twice, and an item of DynamoDB 400 KB.
+/// The most bytes of JSON that a plan may have: a journal holds its steps twice, and of each what was last done to put it back,
+/// which is a part of it; an item of DynamoDB has 400 KB.
 const LARGEST: usize = 150_000;
 /// The most lines of a plan that people are shown; the whole of it is in the metadata bucket.
 const MOST_LINES: usize = 60;
@@ -203,7 +204,10 @@ pub fn resolve(
         }
         let first = steps.len();
         for (resource, targets) in affected(&fault, &pool, seen, parameters.intensity, &drawn_by)? {
-            steps.push(step(&fault, resource, &targets, seen)?);
+            let step = step(&fault, resource, &targets, seen)?;
+            // What puts it back is asked for on the group, by IAM too.
+            allowed(&step.watched, facts(seen, &step.watched)?, limits)?;
+            steps.push(step);
         }
         let minimum = parameters.minimum_healthy.unwrap_or_else(|| spared(fault.kind()));
         let steps = steps.get(first..).unwrap_or_default();
@@ -341,6 +345,15 @@ fn step(fault: &Fault, resource: &Resource, targets: &BTreeSet<Target>, seen: &S
     let found = facts(seen, resource)?;
     let injection = fault.inject(resource, &found.state, targets)?;
     let recorded = facts(seen, &injection.watched)?.state.clone();
+    if let (Change::TerminateEc2Instance { .. }, State::ScalingGroup(group)) = (&injection.change, &recorded)
+        && group.suspended.contains("Launch")
+    {
+        let (name, group) = (fault.name(), &injection.watched);
+        let what = format!(
+            "planning {name} on {resource}: {group} launches no other one, its process Launch is suspended"
+        );
+        return Err(DrError::new(ErrorName::FaultImpossible, what));
+    }
     Ok(Step {
         fault: fault.clone(),
         resource: resource.clone(),

@@ -48,7 +48,7 @@ pub enum Probe {
         /// The status: 100 to 599.
         #[serde(default = "ok")]
         status: u16,
-        /// Milliseconds: 1 to 30,000.
+        /// Milliseconds: 1 to 10,000.
         #[serde(default = "a_second")]
         within_milliseconds: u32,
     },
@@ -110,7 +110,7 @@ impl Probe {
             Self::ReplicationLagBelow { seconds, .. } => within("seconds", *seconds, 86_400),
             Self::HealthIs { .. } | Self::LatestSnapshotProven { .. } | Self::DataIntact { .. } => Ok(()),
             Self::Http { url, status, within_milliseconds } => {
-                within("withinMilliseconds", *within_milliseconds, 30_000)?;
+                within("withinMilliseconds", *within_milliseconds, 10_000)?;
                 if !(100..=599).contains(status) {
                     return Err(self.fault("`status` must be 100 to 599"));
                 }

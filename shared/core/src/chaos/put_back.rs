@@ -51,6 +51,9 @@ pub enum PutBack {
 impl Step {
     /// What has to happen, given what `watched` is now; `None` when it does not exist.
     pub fn put_back(&self, now: Option<&State>) -> PutBack {
+        if self.was_replaced(now) {
+            return PutBack::AsRecorded;
+        }
         let Some(now) = now else {
             return PutBack::Impossible(format!("{} does not exist any more", self.watched));
         };
@@ -92,6 +95,17 @@ impl Step {
         }
     }
 
+    /// Whether a member of an Auto Scaling group is gone: the group replaces it, and what was changed went with it. A group
+    /// that checks the health of its load balancer does that to a machine that is isolated or takes long to boot.
+    fn was_replaced(&self, now: Option<&State>) -> bool {
+        let is_gone = match now {
+            None => true,
+            Some(State::Machine(now)) => matches!(now.state.as_str(), "terminated" | "shutting-down"),
+            Some(_) => false,
+        };
+        is_gone && matches!(&self.recorded, State::Machine(Machine { group: Some(_), .. }))
+    }
+
     fn database(&self, then: &Database, now: &Database) -> PutBack {
         let cluster = matches!(self.fault, Fault::ClusterFailover { .. } | Fault::ClusterStop {});
         match now.status.as_str() {
@@ -129,15 +143,13 @@ impl Step {
 
     fn scaling_group(&self, then: &ScalingGroup, now: &ScalingGroup) -> PutBack {
         let refilled = || {
-            if now.in_service.len() >= then.in_service.len() {
+            // A policy or a person may have made the group smaller meanwhile, and some may have been on their way out.
+            let wanted = then.in_service.len().min(now.desired as usize);
+            if now.in_service.len() >= wanted {
                 PutBack::AsRecorded
             } else {
-                PutBack::Wait(format!(
-                    "{} has {} of {} instances in service",
-                    self.watched,
-                    now.in_service.len(),
-                    then.in_service.len()
-                ))
+                let there = now.in_service.len();
+                PutBack::Wait(format!("{} has {there} of {wanted} instances in service", self.watched))
             }
         };
         match &self.change {

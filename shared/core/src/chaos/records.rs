@@ -14,7 +14,7 @@ use super::experiment::ExperimentRequest;
 use super::journal::{Journal, Phase};
 use super::plan::ExperimentPlan;
 use super::put_back::Step;
-use super::world::{Database, Resource, ResourceKind, State};
+use super::world::{self, Database, Machine, Resource, ResourceKind, State};
 use crate::changes::{Change, Expect, Item, Write};
 use crate::control::{EmergencyStop, HolderState, Lock, LockDecision, check_emergency_stop, decide_lock};
 use crate::error::{DrError, ErrorName, Result};
@@ -60,17 +60,30 @@ pub fn lock_of(resource: &Resource, home: &Region) -> String {
     }
 }
 
-/// The locks that a plan needs: what it touches, and the clusters of which that is a member.
+/// The locks that a plan needs: what it touches, and what that belongs to or consists of.
 pub fn locks_of(plan: &ExperimentPlan, home: &Region) -> BTreeSet<String> {
-    let cluster = |step: &Step| match &step.recorded {
-        State::Database(Database { cluster: Some(id), .. }) => {
-            let region = step.watched.region.clone();
-            Some(Resource { kind: ResourceKind::DbCluster, region, id: id.clone() })
+    let besides = plan.steps.iter().flat_map(touched_besides);
+    plan.touched().into_iter().chain(besides).map(|resource| lock_of(&resource, home)).collect()
+}
+
+/// What another experiment must not break meanwhile: the cluster of a member, the Auto Scaling group of a machine, which
+/// may terminate it, and the machines that are taken from their target group, which may be its last ones.
+fn touched_besides(step: &Step) -> Vec<Resource> {
+    let of = |kind, id: &String| Resource { kind, region: step.watched.region.clone(), id: id.clone() };
+    let group = match &step.recorded {
+        State::Database(Database { cluster, .. }) => {
+            cluster.as_ref().map(|id| of(ResourceKind::DbCluster, id))
         }
+        State::Machine(Machine { group, .. }) => group.as_ref().map(|id| of(ResourceKind::ScalingGroup, id)),
         _ => None,
     };
-    let clusters = plan.steps.iter().filter_map(cluster);
-    plan.touched().into_iter().chain(clusters).map(|resource| lock_of(&resource, home)).collect()
+    let targets = match &step.change {
+        world::Change::DeregisterTargets { targets } => Some(targets),
+        _ => None,
+    };
+    let machines = targets.into_iter().flatten().filter(|target| target.id.starts_with("i-"));
+    let machines = machines.map(|target| of(ResourceKind::Ec2Instance, &target.id));
+    group.into_iter().chain(machines).collect()
 }
 
 /// What is known of one lock.
@@ -483,6 +496,31 @@ mod tests {
         let locks = locks_of(&journal.plan, &journal.plan.region);
         assert!(locks.contains("till"), "{locks:?}");
         assert_eq!(locks.len(), locks_of(&self::journal().plan, &journal.plan.region).len() + 1);
+    }
+
+    #[test]
+    fn a_machine_is_locked_with_its_group_and_with_the_target_group_that_it_leaves() {
+        let besides = |recorded, change| {
+            let mut plan = journal().plan;
+            let known = locks_of(&plan, &plan.region);
+            plan.steps[0].recorded = recorded;
+            plan.steps[0].change = change;
+            locks_of(&plan, &plan.region).difference(&known).cloned().collect::<Vec<_>>()
+        };
+        let machine = Machine {
+            state: "running".to_owned(),
+            group: Some("web".to_owned()),
+            security_groups: BTreeSet::new(),
+            interfaces: 1,
+        };
+        let at = journal().plan.region;
+        let reboot = world::Change::RebootEc2Instance;
+        assert_eq!(besides(State::Machine(machine), reboot), [format!("chaos:scalinggroup:{at}:web")]);
+        let target = |id: &str| world::Target { id: id.to_owned(), port: Some(80), zone: None };
+        let targets = BTreeSet::from([target("i-1"), target("10.0.0.9")]);
+        let leave = world::Change::DeregisterTargets { targets };
+        let recorded = journal().plan.steps[0].recorded.clone();
+        assert_eq!(besides(recorded, leave), [format!("chaos:ec2instance:{at}:i-1")]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Where an experiment and each of its steps stand.
 
+use std::mem::discriminant;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +126,9 @@ pub struct Entry {
     /// When something was last done to put it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_attempt: Option<Timestamp>,
+    /// What was last done to put it back: not always its undo, because somebody may have changed the resource meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Change>,
     /// When it was known what came of the last call for it, the change's or an undo's. Without it since the call, whoever
     /// made it has died, and it may still be under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,6 +147,21 @@ impl Entry {
         let stops = matches!(self.step.change, Change::StopDbInstance | Change::StopDbCluster);
         let stopped = self.begun_at.filter(|_| stops && self.status != StepStatus::PutBack)?;
         Some(stopped + STAYS_STOPPED)
+    }
+
+    /// The commands that put it back by hand: what could not be done, and its undo where that is something else.
+    pub(super) fn commands(&self) -> Vec<String> {
+        let Step { resource, undo, watched, .. } = &self.step;
+        let another = |undo: &&Change| {
+            self.asked.as_ref().is_none_or(|asked| discriminant(asked) != discriminant(*undo))
+        };
+        let changes = self.asked.iter().chain(undo.as_ref().filter(another));
+        let commands: Vec<String> = changes.map(|change| change.command(resource)).collect();
+        if commands.is_empty() {
+            vec![format!("# look at {watched} until it is as recorded")]
+        } else {
+            commands
+        }
     }
 
     /// When the last call for it was made, the change's or an undo's.
