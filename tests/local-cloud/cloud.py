@@ -246,7 +246,8 @@ class LocalCloud:
         return boto3.client(
             service, region_name=region or self.region, endpoint_url=self.endpoint, aws_access_key_id="test",
             aws_secret_access_key="test",
-            config=botocore.config.Config(retries={"mode": "standard", "total_max_attempts": 3}))
+            # Without `proxies` the environment is looked through for some, while pytest writes to it in another thread.
+            config=botocore.config.Config(retries={"mode": "standard", "total_max_attempts": 3}, proxies={}))
 
     def in_region(self, region: str) -> "LocalCloud":
         """The same running cloud with another Region as its home. It ends with this one, not by itself."""

@@ -78,17 +78,17 @@ pub async fn turn<S: Store>(
         ConnectionSettings { connect_timeout: CONNECT, statement_timeout: STATEMENT, ..writer.clone() };
     let asked = Asked { database, until: Instant::now() + PATIENCE };
     let found = asked.answer("last beat", engine::last_beat(&writer, records.operation())).await?;
-    let loss = match (before, Loss::of(known, found)) {
-        (None, Some(loss)) => {
-            records.write_once(&loss_name, &loss).await?;
-            Some(loss)
-        }
-        (before, _) => before,
+    let noted = async |before: Option<Loss>, now: Option<Loss>| match (before, now) {
+        (None, Some(loss)) => records.write_once(&loss_name, &loss).await.map(|()| Some(loss)),
+        (before, _) => Ok(before),
     };
+    let mut loss = noted(before, Loss::of(known, found)).await?;
     let beat = if look_only {
         known
     } else {
         let beat = asked.answer("next beat", engine::beat(&writer, records.operation())).await?.beat;
+        // What was lost between the two answers shows in the number: each beat is one more than the last that is there.
+        loss = noted(loss, Loss::of(known, Some(beat - 1).filter(|last| *last > 0))).await?;
         records.write(&name, &Acknowledged { beat }).await?;
         beat
     };

@@ -93,7 +93,7 @@ def cloud(tmp_path_factory, rds_server):
         yield cloud
 
 
-def until(probe, what: str, seconds: float = 30):
+def until(probe, what: str, seconds: float = 120):
     """Calls `probe` until it gives something true; after `seconds` the failure tells its last value."""
     deadline = time.monotonic() + seconds
     while not (value := probe()):

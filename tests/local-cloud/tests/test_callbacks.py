@@ -54,7 +54,7 @@ def code(call, **parameters) -> str:
 
 
 def test_a_task_goes_on_with_the_answer_to_its_token_and_only_with_the_first(states, machine, start, ended, waiting, token):
-    execution = start(machine(waiting(TimeoutSeconds=30)))
+    execution = start(machine(waiting(TimeoutSeconds=120)))
     given = token()
     assert code(states.send_task_success, taskToken=given, output="{no json") == "InvalidOutput"
     states.send_task_success(taskToken=given, output='{"approvedBy": ["a"]}')
@@ -98,7 +98,7 @@ def test_a_limit_of_any_task_may_be_an_expression(run, echo):
 
 
 def test_signs_of_life_keep_a_task_until_they_stop(states, machine, start, ended, waiting, token):
-    execution = start(machine(waiting(TimeoutSeconds=60, HeartbeatSeconds=2)))
+    execution = start(machine(waiting(TimeoutSeconds=120, HeartbeatSeconds=5)))
     given = token()
     states.send_task_heartbeat(taskToken=given)
     assert ended(execution)["error"] == "States.HeartbeatTimeout"
@@ -112,9 +112,11 @@ def test_a_function_that_fails_fails_the_task(run, echo):
 
 
 def test_each_attempt_has_a_token_of_its_own(states, machine, start, ended, waiting, token):
-    execution = start(machine(waiting(TimeoutSeconds=1, Retry=[
-        {"ErrorEquals": ["States.Timeout"], "MaxAttempts": 1, "IntervalSeconds": 1}])))
-    first, second = token(), token()
+    execution = start(machine(waiting(TimeoutSeconds=120, Retry=[
+        {"ErrorEquals": ["Again"], "MaxAttempts": 1, "IntervalSeconds": 1}])))
+    first = token()
+    states.send_task_failure(taskToken=first, error="Again")
+    second = token()
     assert first != second
     assert code(states.send_task_success, taskToken=first, output="1") == "TaskTimedOut"
     states.send_task_success(taskToken=second, output="2")

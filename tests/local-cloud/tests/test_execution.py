@@ -28,7 +28,7 @@ def test_an_execution_within_its_limit_is_left_alone(run):
 
 def test_a_stopped_execution_enters_no_further_state(cloud, machine, start, ended, echo):
     arn = start(machine({
-        "Slow": {**INVOKE, "Arguments": {"FunctionName": echo, "Payload": {"sleep": 1, "fail": "too late"}},
+        "Slow": {**INVOKE, "Arguments": {"FunctionName": echo, "Payload": {"sleep": 4, "fail": "too late"}},
                  "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "After"}], "Next": "After"},
         "After": {"Type": "Pass", "End": True}}))
     until(lambda: "Slow" in entered(cloud, arn), "Slow entered")

@@ -89,8 +89,9 @@ def over_at_last(stage, operation: str, what: str) -> None:
         now = journal(stage, operation)
         if (now["holder"] or "").startswith("arn:"):
             let_the_lease_run_out(stage, operation)
-        return now["phase"] in ("ended", "stuck")
-    until(f"{what}: it is over", over, PATIENCE, pause=1)
+        return now["phase"] in ("ended", "stuck") and now
+    now = until(f"{what}: it is over", over, PATIENCE, pause=1)
+    assert now["phase"] == "ended", (what, now)
 
 
 @pytest.fixture(scope="module")

@@ -1347,7 +1347,7 @@ def test_a_region_is_unreachable_for_our_functions_while_it_is_asked_for(alone, 
 
     def becomes(regions):
         # What was read of the blocks is believed for five seconds.
-        until(f"unreachable: {regions}", lambda: unreachable() == regions, 20, pause=1)
+        until(f"unreachable: {regions}", lambda: unreachable() == regions, PATIENCE, pause=1)
     becomes(set())
     kms = standby.cloud.client("kms")
     key = alone["standby"].result()[1]
@@ -1368,6 +1368,28 @@ def test_a_region_is_unreachable_for_our_functions_while_it_is_asked_for(alone, 
     there.ended(execution, "aborted", "cancelled")
     becomes(set())
     assert journal(standby, operation)["approvedBy"] == ["grace"]
+    # Whatever write its runner dies after, the watchdog lets the Region be reached again.
+    writes = {call["call"] for call in calls_of(standby, execution)
+              if call["state"] == "InjectFaults" and "dynamodb:PutItem" in call["actions"]}
+    assert len(writes) >= 3, "its journal before, the block, its journal after"
+    for call in sorted(writes):
+        name = named()
+        standby.cloud.order("orders", {"execution": name, "state": "InjectFaults", "count": 0, "effect": {"killAtCall": call}})
+        execution, operation, plan_hash = there.asking({**request, "id": named()}, name)
+        answer, error = approve(standby, operation, plan_hash, "grace", sign)
+        assert error is None and answer["approved"], (answer, error)
+        until("it is killed", lambda of=name: standby.cloud.order(f"orders?execution={of}")[0]["finished"], PATIENCE)
+        standby.cloud.client("stepfunctions").stop_execution(executionArn=execution)
+        standby.cloud.order(f"orders?execution={name}", method="DELETE")
+
+        def over(operation=operation):
+            if (journal(standby, operation)["holder"] or "").startswith("arn:"):
+                let_the_lease_run_out(standby, operation)
+            watch(standby)
+            return phase(standby, operation) == "ended"
+        until("the watchdog has ended it", over, PATIENCE, pause=0.5)
+        assert report(standby, operation)["status"] == "rolled-back"
+        becomes(set())
 
 
 def test_nothing_is_left(alone, scene):

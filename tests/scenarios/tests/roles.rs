@@ -223,6 +223,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "lambda:ListTags",
             "lambda:PutFunctionConcurrency",
             "lambda:DeleteFunctionConcurrency",
+            "kms:CreateGrant",
             "cloudwatch:GetMetricData",
             "cloudwatch:DescribeAlarms",
         ],
@@ -379,9 +380,16 @@ fn what_an_experiment_may_change_carries_the_tag_or_is_listed() {
             continue;
         }
         assert!(listed || equals["aws:ResourceTag/dr:chaos"] == "allowed", "{statement}");
+        if actions.contains(&&json!("kms:CreateGrant")) {
+            // So that EC2 opens the volumes of what it starts: never a grant of our own.
+            assert_eq!(
+                statement["Condition"]["BoolIfExists"]["kms:GrantIsForAWSResource"], true,
+                "{statement}"
+            );
+        }
         changes.extend(actions.into_iter().map(|action| action.as_str().unwrap().to_owned()));
     }
-    assert_eq!(changes.len(), 18, "{changes:?}");
+    assert_eq!(changes.len(), 19, "{changes:?}");
     for statement in of(&rest) {
         let statement = if statement["Fn::If"].is_null() { &statement } else { &statement["Fn::If"][1] };
         for action in one_or_many(&statement["Action"]) {
