@@ -8,6 +8,7 @@ use dr_core::chaos::data::Known;
 use dr_core::chaos::journal::{Journal, Phase};
 use dr_core::chaos::records;
 use dr_core::control::HolderState;
+use dr_core::operation::{Kind, Operation, Status};
 use dr_core::{DrError, ErrorName, Result};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -24,10 +25,12 @@ impl Handler {
     pub(crate) async fn watch(&self, invocation: &Invocation) -> Result<Answer> {
         let mut watched = Watched::default();
         let home = self.home().watch(invocation, &mut watched).await;
+        let said = self.home().say_what_is_unsaid().await;
         if let Some((region, table)) = &self.config.home {
             self.desk_in(region, table).watch(invocation, &mut watched).await?;
         }
         home?;
+        said?;
         #[expect(clippy::cast_precision_loss, reason = "a count of experiments")]
         metrics::value(metrics::EXPERIMENTS_STUCK, "experiment", (watched.stuck + watched.failed) as f64);
         Ok(Answer::Watched(watched))
@@ -83,6 +86,20 @@ impl Desk<'_> {
         Ok(())
     }
 
+    /// All at once, as in [`Self::watch`].
+    async fn say_what_is_unsaid(&self) -> Result<()> {
+        let unsaid = self.unsaid().await?;
+        let said =
+            join_all(unsaid.iter().map(async |journal| (&journal.owner, self.conclude(journal).await)));
+        for (operation, said) in said.await {
+            if let Err(error) = said {
+                let operation = operation.as_str();
+                tracing::error!(operation, error = %error, "the end of {operation} could not be told: {error}");
+            }
+        }
+        Ok(())
+    }
+
     /// Takes an experiment over if nobody works on it; answers where it is then.
     async fn look_after(&self, listed: &Journal, me: &str, invocation: &Invocation) -> Result<Option<Phase>> {
         // The index is behind; what counts is the item.
@@ -95,25 +112,59 @@ impl Desk<'_> {
         }
     }
 
-    /// Records what became of an operation whose execution is over and cannot. At a home that was away it stays as it was:
-    /// only its own `update_state` writes operations.
-    async fn close(&self, journal: &Journal, reported: &Reported) {
-        let (handler, owner) = (self.handler, &journal.owner);
-        let over = async || {
-            let state = handler.executions.holder_state(&journal.owner_execution).await;
-            self.region == *handler.clients.home() && state == HolderState::Ended
-        };
-        if !over().await {
-            return;
-        }
-        let ending = json!({"succeed": {"operationId": owner, "result": reported}});
-        match handler.invoke(handler.config.update_state.as_deref(), &ending).await {
-            Ok(_) => {}
-            // Its execution has said already that it failed.
-            Err(error) if error.name() == ErrorName::IllegalTransition => {}
-            Err(error) => {
-                tracing::error!(error = %error, "the operation {owner} stays as it was recorded: {error}");
+    /// Experiments of this stack that are over, and whose execution was lost before it could say so: everything is put back,
+    /// and nobody knows.
+    async fn unsaid(&self) -> Result<Vec<Journal>> {
+        let mut unsaid = Vec::new();
+        let (kind, status) = (Kind::Chaos.as_str(), Status::Running.as_str());
+        for operation in self.table.list_with_status::<Operation>(kind, status).await? {
+            let operation = match operation {
+                Ok(operation) => operation,
+                Err(error) => {
+                    tracing::error!(error = %error, "an experiment's operation cannot be read: {error}");
+                    continue;
+                }
+            };
+            let over = self.journal(&operation.operation_id).await?.filter(|journal| !journal.is_open());
+            if let Some(journal) = over
+                && self.has_lost_its_execution(&journal).await
+            {
+                unsaid.push(journal);
             }
+        }
+        Ok(unsaid)
+    }
+
+    async fn has_lost_its_execution(&self, journal: &Journal) -> bool {
+        self.handler.executions.holder_state(&journal.owner_execution).await == HolderState::Ended
+    }
+
+    /// Reports, tells people, and records what became of an operation, in this order: what fails is done again, because the
+    /// operation is not recorded yet.
+    async fn conclude(&self, journal: &Journal) -> Result<()> {
+        let known = self.handler.comparison(journal).await?;
+        let reported = self.write_report(journal, known.clone()).await?;
+        self.announce(&reported).await?;
+        told::count(journal, known, told::Moment::Reported);
+        // One that cannot be told keeps nobody from what follows.
+        if let Err(error) = self.handler.tell_channels(journal, &reported).await {
+            tracing::error!(error = %error, "a channel of {} was not told: {error}", journal.owner);
+        }
+        self.record(journal, &reported).await
+    }
+
+    /// Records what became of an operation whose execution cannot. Only `update_state` writes operations, and only that of
+    /// their own stack: one of a home that was away is recorded there, when it is back.
+    async fn record(&self, journal: &Journal, reported: &Reported) -> Result<()> {
+        let handler = self.handler;
+        if self.region != *handler.clients.home() || !self.has_lost_its_execution(journal).await {
+            return Ok(());
+        }
+        let ending = json!({"succeed": {"operationId": journal.owner, "result": reported}});
+        match handler.invoke(handler.config.update_state.as_deref(), &ending).await {
+            // Its execution has said already that it failed.
+            Err(error) if error.name() == ErrorName::IllegalTransition => Ok(()),
+            other => other.map(|_| ()),
         }
     }
 
@@ -121,17 +172,7 @@ impl Desk<'_> {
         let phase = self.carry_on(&journal.owner, me, budget(invocation), invocation).await?.phase;
         let journal = self.expect_journal(&journal.owner).await?;
         match phase {
-            Phase::Ended => {
-                let known = self.handler.comparison(&journal).await?;
-                let reported = self.write_report(&journal, known.clone()).await?;
-                told::count(&journal, known, told::Moment::Reported);
-                self.close(&journal, &reported).await;
-                self.announce(&reported).await?;
-                // It is over: nothing comes back to it, and what is told here is told already.
-                if let Err(error) = self.handler.tell_channels(&journal, &reported).await {
-                    tracing::error!(error = %error, "a channel of {} was not told: {error}", journal.owner);
-                }
-            }
+            Phase::Ended => self.conclude(&journal).await?,
             Phase::Stuck => {
                 // A person is called first: a page that is sent twice is better than one that is noted and not sent.
                 if let Some(paged) = journal.page(invocation.now()) {
