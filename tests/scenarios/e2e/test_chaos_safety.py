@@ -1381,6 +1381,7 @@ def test_a_region_is_unreachable_for_our_functions_while_it_is_asked_for(alone, 
         until("it is killed", lambda of=name: standby.cloud.order(f"orders?execution={of}")[0]["finished"], PATIENCE)
         standby.cloud.client("stepfunctions").stop_execution(executionArn=execution)
         standby.cloud.order(f"orders?execution={name}", method="DELETE")
+        assert any((made["state"], made["call"]) == ("InjectFaults", call) for made in calls_of(standby, execution)), "killed"
 
         def over(operation=operation):
             if (journal(standby, operation)["holder"] or "").startswith("arn:"):
